@@ -1,0 +1,279 @@
+"""Cycles and bytes on the bus of a schedule: closed forms over the axis tables.
+
+On the bus, every contiguous run of a DRAM transfer is rounded up to whole bursts. Multiply-accumulate cycles follow
+the mode: valid taps only, each row trace (valid columns x channels) rounded up to the channel granularity.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from dnnc.schedule import Dim
+from dnnc.tables import valid_taps
+from dnnc.traffic import Array, Model, Tiles
+
+Plane = list[tuple[Array, Array]]
+"""The tiles of a plane axis: (how many, size) pairs."""
+
+
+class Timing:
+    """Bus bytes and cycles of one layer on one machine under one structure."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.shape, self.machine = model, model.shape, model.machine
+        self.structure, self.order = model.structure, model.order
+        self.word, self.burst = model.word, model.machine.dram.burst_bytes
+        self.dense = dict(self.shape.dense)
+        speed = Fraction(self.machine.clock_hz) / Fraction(self.machine.dram.bytes_per_second)
+        self.cycles_per_byte = speed.limit_denominator(10_000)
+
+    # -- bytes on the bus -------------------------------------------------------------------------------------
+
+    def bus(self, t: Tiles) -> dict[str, tuple[Array, Array]]:
+        """(read, write) bytes on the bus by role."""
+        s = self.shape
+        out = {"input": (self._input(t), 0), "output": (0, self._stored(t, "output", "out_bursts"))}
+        if s.kind == "array":
+            out["weights"] = (self._weights(t), 0)
+        if s.parameters:
+            out["bias"] = (self._parameters(t), 0)
+        if s.residual:
+            out["residual"] = (self._stored(t, "residual", "tile_bursts"), 0)
+        if s.second is not None:
+            out["other"] = (self._second(t), 0)
+        if self.model.spills:
+            rest = (t.trips["c"] - 1) * self._stored(t, "partial_sums", "wide_bursts")
+            out["partial_sums"] = (rest, rest)
+        return {role: (r * self.burst, w * self.burst) for role, (r, w) in out.items()}
+
+    def _bursts(self, elements: Array, width: int | None = None) -> Array:
+        return -(-elements * (width or self.word) // self.burst)
+
+    def _tiles(self, t: Tiles, dim: Dim) -> Plane:
+        return [(t.trips[dim] - 1, t.size(dim)), (1, t.last(dim))]
+
+    def _map(
+        self, dense: int, groups: Plane, channels: Plane, whole: tuple[bool, bool, Array],
+        counts: tuple[Array, Array], runs: tuple[Array, Array], extent: int, width: int | None = None,
+    ) -> Array:  # fmt: skip
+        """Bursts of a feature map's transfers.
+
+        Args:
+            dense: axes of the map that merge when whole, from the channels outwards.
+            groups, channels: tiles of the two channel axes.
+            whole: whether groups, channels and columns are taken whole.
+            counts: rows and columns transferred, summed over tiles.
+            runs: bursts of the rows where a tile's rows are one run, and of the columns likewise.
+            extent: columns of the whole map.
+            width: bytes of an element.
+        """
+        rows, columns = counts
+        of_groups = sum(n * size for n, size in groups)
+        of_channels = sum(n * size for n, size in channels)
+        if dense < 1:
+            return rows * columns * of_groups * of_channels
+        if not whole[1]:
+            return rows * columns * of_groups * sum(n * self._bursts(size, width) for n, size in channels)
+        if dense < 2:
+            return rows * columns * of_groups * self._bursts(of_channels, width)
+        if not whole[0]:
+            return rows * columns * sum(n * self._bursts(size * of_channels, width) for n, size in groups)
+        pixel = of_groups * of_channels
+        if dense < 3:
+            return rows * columns * self._bursts(pixel, width)
+        of_rows = runs[0] if dense > 3 else rows * self._bursts(extent * pixel, width)
+        return np.where(np.asarray(whole[2]) > 0, of_rows, rows * runs[1])
+
+    def _input(self, t: Tiles) -> Array:
+        pin, kept = self.structure.pin, self.model.kept
+        if not pin or pin[0] != "input":
+            rows, columns = (t.pins(d, "rest", 0, kept(d)) for d in ("y", "x"))
+            runs = [t.pins(d, "rest_bursts", 0, kept(d)) for d in ("y", "x")]
+            part = self._input_part(t, (rows, columns), (runs[0], runs[1]), t.at("x", "whole"), {})
+            return self.model.passes("input", t) * part
+        dim = pin[2]
+        once, rest = self._pinned_axes(t, dim)
+        held = {dim: [(t.pinned, t.size(dim))]} if dim in ("c", "g") else {}
+        left = {dim: [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]} if held else {}
+        whole = t.at("x", "whole")
+        return self._input_part(t, once[0], once[1], whole, held) + self.model.unpinned_passes(
+            "input", t
+        ) * self._input_part(t, rest[0], rest[1], whole, left)
+
+    def _pinned_axes(self, t: Tiles, dim: Dim) -> tuple[tuple[tuple[Array, Array], tuple[Array, Array]], ...]:
+        """((rows, columns), (their bursts)) of the pinned tiles and of a pass over the others."""
+        once: list[tuple[Array, Array]] = []
+        rest: list[tuple[Array, Array]] = []
+        for axis in ("y", "x"):
+            keep = self.model.kept(axis)
+            if axis == dim:
+                once.append((t.pins(axis, "once", t.pinned), t.pins(axis, "once_bursts", t.pinned)))
+                rest.append((t.pins(axis, "rest", t.pinned, keep), t.pins(axis, "rest_bursts", t.pinned, keep)))
+                continue
+            if self.structure.inside(axis, "k"):
+                once.append((t.at(axis, "union"), t.at(axis, "union_bursts")))
+            else:
+                once.append((t.pins(axis, "rest", 0, False), t.pins(axis, "rest_bursts", 0, False)))
+            rest.append((t.pins(axis, "rest", 0, keep), t.pins(axis, "rest_bursts", 0, keep)))
+        (a, b), (c, d) = once, rest
+        return ((a[0], b[0]), (a[1], b[1])), ((c[0], d[0]), (c[1], d[1]))
+
+    def _input_part(
+        self, t: Tiles, counts: tuple[Array, Array], runs: tuple[Array, Array], whole: Array, part: dict[Dim, Plane]
+    ) -> Array:
+        if self.shape.kind == "vector":
+            groups: Plane = [(1, 1)]
+            channels, channel = self._tiles(t, "k"), "k"
+        else:
+            groups, channels, channel = part.get("g", self._tiles(t, "g")), part.get("c", self._tiles(t, "c")), "c"
+        flags = ("g" not in self.order or self.shape.kind == "vector", channel not in self.order, whole)
+        return self._map(self.dense.get("input", 0), groups, channels, flags, counts, runs, self.shape.x.size)
+
+    def _stored(self, t: Tiles, role: str, rows_column: str) -> Array:
+        """Bursts of all tiles of an output-shaped tensor, once."""
+        pooled, wide = role == "output", role == "partial_sums"
+        column = {"output": "out_bursts", "residual": "tile_bursts", "partial_sums": "wide_bursts"}[role]
+        rows, columns = (self.shape.out_rows, self.shape.out_columns) if pooled else (self.shape.y.out, self.shape.x.out)
+        flags = ("g" not in self.order, "k" not in self.order, 0 if "x" in self.order else 1)
+        return self._map(
+            5 if wide else self.dense.get(role, 0),
+            self._tiles(t, "g"),
+            self._tiles(t, "k"),
+            flags,
+            (self.shape.n * rows, columns),
+            (t.at("y", rows_column), t.at("x", column)),
+            columns,
+            self.machine.accumulator_bytes if wide else None,
+        )
+
+    def _second(self, t: Tiles) -> Array:
+        s = self.shape
+        n, y, x, k = s.second or (False, False, False, False)
+        pixel, columns = s.k if k else 1, s.x.out if x else 1
+        rows = s.n * s.y.out if y else (t.trips["y"] if n and s.n > 1 else 1)
+        part = self._map(
+            self.dense.get("second", 0),
+            [(1, 1)],
+            self._tiles(t, "k") if k else [(1, 1)],
+            (True, not (k and "k" in self.order), 0 if x and "x" in self.order else 1),
+            (rows, columns),
+            (
+                t.at("y", "second_bursts") if y else rows * self._bursts(columns * pixel),
+                t.at("x", "second_bursts") if x else self._bursts(pixel),
+            ),
+            columns,
+        )
+        return self.model.passes("other", t) * part
+
+    def _parameters(self, t: Tiles) -> Array:
+        s = self.shape
+        if not self.structure.follow:
+            return s.parameters * self._bursts(s.g * s.k)
+        groups, planes = self._tiles(t, "g"), self._tiles(t, "k")
+        if "k" in self.order:
+            runs = s.g * sum(n * self._bursts(size) for n, size in planes)
+        else:
+            runs = sum(n * self._bursts(size * s.k) for n, size in groups)
+        return self.model.passes("parameters", t) * s.parameters * runs
+
+    def _weights(self, t: Tiles) -> Array:
+        pin, model = self.structure.pin, self.model
+        tiles = {d: self._tiles(t, d) for d in ("g", "k", "c")}
+        if not pin or pin[0] != "weights":
+            return model.passes("weights", t) * self._weight_part(tiles)
+        _, loop, dim = pin
+        held = tiles | {dim: [(t.pinned, t.size(dim))]}
+        left = tiles | {dim: [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]}
+        outside = model.passes("weights", t, self.order.index(loop))
+        return outside * self._weight_part(held) + model.unpinned_passes("weights", t) * self._weight_part(left)
+
+    def _weight_part(self, tiles: dict[Dim, Plane]) -> Array:
+        """Bursts of the weights of these tiles: whole tiles if packed, else runs of the activation's axes."""
+        s, order = self.shape, self.order
+        groups, planes, channels = tiles["g"], tiles["k"], tiles["c"]
+        taps = s.y.kernel * s.x.kernel
+        if s.packed:
+            return sum(
+                a * b * c * self._bursts(g * k * i * taps) for a, g in groups for b, k in planes for c, i in channels
+            )
+        dense = self.dense.get("weights", 0)
+        of_groups, of_planes = (sum(n * size for n, size in plane) for plane in (groups, planes))
+        if dense < 1:
+            return of_groups * of_planes * sum(n * size for n, size in channels)
+        if "c" in order:
+            return of_groups * of_planes * sum(n * self._bursts(size) for n, size in channels)
+        if dense < 4:
+            return of_groups * of_planes * self._bursts(s.c)
+        if "k" in order:
+            return of_groups * sum(n * self._bursts(size * s.c) for n, size in planes)
+        if dense < 5:
+            return of_groups * self._bursts(s.k * s.c)
+        return sum(n * self._bursts(size * s.k * s.c) for n, size in groups)
+
+    # -- cycles -----------------------------------------------------------------------------------------------
+
+    def compute(self, t: Tiles) -> Array:
+        """Cycles of the array over all tiles, the slowest unit each."""
+        return self._mac_cycles(t) if self.shape.kind == "array" else self._vector_cycles(t)
+
+    def _mac_cycles(self, t: Tiles) -> Array:
+        deal = self.structure.deal
+        passes = sum(
+            a * b * deal.passes(g, k) for a, g in self._tiles(t, "g") for b, k in self._tiles(t, "k")
+        )
+        return t.at("y", "taps") * self._trace_cycles(t) * passes
+
+    def _trace_cycles(self, t: Tiles) -> Array:
+        """Cycles of one row of outputs and one row of taps: each output column's trace, summed over c tiles."""
+        grain, lanes = self.machine.channel_granularity, self.structure.deal.lanes
+        taps = valid_taps(self.shape.x)
+        cycles: Array = 0
+        for valid in set(taps):
+            for count, channels in self._tiles(t, "c"):
+                trace = -(-valid * channels // grain) * grain
+                cycles = cycles + taps.count(valid) * count * -(-trace // lanes)
+        return cycles
+
+    def _vector_cycles(self, t: Tiles) -> Array:
+        """Comparisons (or operations) of the slowest unit at its part of the cluster's rate."""
+        outer = self.machine.levels[0].count
+        rate = max(1, self.machine.pool_comparisons_per_cycle // outer)
+        planes = self.model.planes_over(t, True, True, 0)
+        return -(-t.at("y", "taps") * sum(valid_taps(self.shape.x)) * planes // rate)
+
+    def transfer(self, bursts_bytes: Array) -> Array:
+        """Cycles that so many bytes on the bus take, rounded up."""
+        speed = self.cycles_per_byte
+        return -(-bursts_bytes * speed.numerator // speed.denominator)
+
+    def cycles(self, t: Tiles) -> Array:
+        """Compute time with double-buffered transfers beside it, single-buffered ones, first load and last store
+        added."""
+        bus = self.bus(t)
+        double = dict(zip(("input", "weights", "output"), self.structure.buffers, strict=True))
+        beside: Array = 0
+        added: Array = 0
+        for role, (read, write) in bus.items():
+            if double.get(role) == 2:
+                beside = beside + read + write
+            else:
+                added = added + read + write
+        ends = self._first_and_last(t, double)
+        return np.maximum(self.compute(t), self.transfer(beside)) + self.transfer(added + ends)
+
+    def _first_and_last(self, t: Tiles, double: dict[str, int]) -> Array:
+        """Bytes of the first tile of every double-buffered operand and of the last double-buffered store."""
+        s, ends = self.shape, 0
+        burst = self.burst
+        if double["input"] == 2:
+            planes = t.size("c") * t.size("g") if s.kind == "array" else t.size("k")
+            ends = ends + self._bursts(t.at("y", "first") * t.pins("x", "current", 0) * planes) * burst
+        if double["weights"] == 2 and s.kind == "array":
+            taps = s.y.kernel * s.x.kernel
+            ends = ends + self._bursts(t.size("g") * t.size("k") * t.size("c") * taps) * burst
+        if double["output"] == 2:
+            columns = s.out_columns if s.pool else t.at("x", "largest")
+            ends = ends + self._bursts(t.at("y", "last_rows") * columns * t.last("g") * t.last("k")) * burst
+        return ends

@@ -1,0 +1,173 @@
+"""A layer and its schedule to instructions: the loop nest walked once, every load where a tile index changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from dnnc.emit_input import InputSide
+from dnnc.emit_output import OutputSide, Share
+from dnnc.emit_planes import ParameterSide, WeightSide
+from dnnc.layer import HostLayer, Layer, Lowered
+from dnnc.nest import Index, Nest
+from dnnc.places import Range, Unit, interval
+from dnnc.schedule import Schedule
+from dnnc_runtime.machine import Machine
+from dnnc_runtime.program import Compute, Host, Instruction, Load, Part, Program, Role, Section, Store, Tensor
+from dnnc_runtime.tensor import Piece, Region, View, extent
+
+PARAMETERS: tuple[Role, ...] = ("bias", "scale", "slope")
+
+
+def emit(lowered: Lowered, schedules: dict[str, Schedule], machine: Machine) -> Program:
+    """The program of a lowered graph.
+
+    Args:
+        lowered: layers in execution order, and DRAM.
+        schedules: a legal schedule for every layer of the array, by name.
+        machine: what it runs on.
+    """
+    sections: list[Section] = []
+    tensors = list(lowered.tensors)
+    for layer in lowered.layers:
+        if isinstance(layer, HostLayer):
+            sections.append(Section(layer.name, None, (), (_host(layer),)))
+            continue
+        emitter = Emitter(Nest(layer, schedules[layer.name], machine))
+        sections.append(emitter.section())
+        tensors.extend(emitter.scratch())
+    return Program(machine, tuple(tensors), tuple(sections), lowered.placements, lowered.inputs, lowered.outputs)
+
+
+def _host(layer: HostLayer) -> Host:
+    return Host(layer.name, layer.operator, layer.inputs, layer.outputs, layer.reason)
+
+
+class Emitter:
+    """One layer's section."""
+
+    def __init__(self, nest: Nest) -> None:
+        self.nest, self.layer = nest, nest.layer
+        self.input = InputSide(nest)
+        self.weights = WeightSide(nest) if self.layer.shape.kind == "array" else None
+        roles = tuple(role for role in PARAMETERS if self.layer.operand(role))
+        self.parameters = ParameterSide(nest, roles)
+        self.output = OutputSide(nest)
+        self._second: tuple[int, ...] | None = None
+
+    def section(self) -> Section:
+        """The section, with the view of the scratch tensor that spilled partial sums need."""
+        views = [(operand.role, operand.view) for operand in self.layer.operands]
+        views.extend(("partial_sums", self._scratch_view(t)) for t in self.scratch())
+        return Section(self.layer.name, self.layer.kernel, tuple(views), tuple(self.instructions()))
+
+    def scratch(self) -> list[Tensor]:
+        """The DRAM tensor of partial sums, if they leave."""
+        if not self.nest.model.spills:
+            return []
+        words = prod(self._sum_shape()) * self.output.wide
+        return [Tensor(f"{self.layer.name}:partial_sums", words)]
+
+    def _sum_shape(self) -> tuple[int, ...]:
+        s = self.layer.shape
+        return s.n, s.y.out, s.x.out, s.g, s.k
+
+    def _scratch_view(self, tensor: Tensor) -> View:
+        shape = self._sum_shape()
+        strides = tuple(prod(shape[a + 1 :]) * self.output.wide for a in range(len(shape)))
+        return View(tensor.name, 0, shape, strides)
+
+    def instructions(self) -> Iterator[Instruction]:
+        """All instructions in order."""
+        yield from self.parameters.start()
+        last_c = self.nest.trips["c"] - 1
+        spills = self.nest.model.spills
+        for index in self.nest.indices():
+            yield from self.input.visit(index)
+            if self.weights:
+                yield from self.weights.visit(index)
+            if self.layer.shape.second is not None:
+                yield from self._visit_second(index)
+            yield from self.parameters.visit(index)
+            first, last = index["c"] == 0, index["c"] == last_c
+            if spills and not first:
+                yield self.output.partial_sums(index, Load)
+            if last and self.layer.shape.residual:
+                yield self.output.load_residual(index)
+            yield self._compute(index, first, last)
+            if last:
+                yield from self.output.finish(index)
+            elif spills:
+                yield self.output.partial_sums(index, Store)
+
+    def _compute(self, index: Index, first: bool, last: bool) -> Compute:
+        start, count = self.nest.plane("c", index["c"])
+        parts = tuple(self._part(index, share, first, last) for share in self.output.shares(index))
+        return Compute(parts, (start, start + count), first, last)
+
+    def _part(self, index: Index, share: Share, first: bool, last: bool) -> Part:
+        nest, shape = self.nest, self.layer.shape
+        operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", self._input(index, share))]
+        if self.weights:
+            operands.append(("weights", tuple(self.weights.pieces(index, share.unit, "output", share.box))))
+        if shape.second is not None:
+            operands.append(("second", (self._second_piece(index, share),)))
+        if not (first and last):
+            operands.append(("accumulator", (self.output.tile(index, share, "accumulator"),)))
+        if last:
+            for role in self.parameters.roles:
+                pieces = self.parameters.pieces(role, index, share.unit, "output", share.box)
+                operands.append((role, pieces))
+            if shape.residual:
+                operands.append(("residual", (self.output.residual(index, share),)))
+            target: Role = "tile" if nest.pool else "output"
+            operands.append((target, (self.output.tile(index, share),)))
+        return Part(self.output.region(index, share), tuple(operands))
+
+    def _input(self, index: Index, share: Share) -> tuple[Piece, ...]:
+        unit = self._one("input", share.unit)
+        _, step = self.nest.image(index)
+        rows = self.nest.out_rows(share.unit.row, step)
+        vector = self.layer.shape.kind == "vector"
+        channels = share.box[1] if vector else self.nest.plane("c", index["c"])
+        return tuple(self.input.pieces(index, unit, share.box[0], channels, rows))
+
+    def _one(self, role: str, unit: Unit) -> Unit:
+        homes = self.nest.homes[role]
+        return next(u for u in self.nest.related(unit, "output", role) if u in homes)
+
+    # -- second operand of an elementwise layer -----------------------------------------------------------------
+
+    def _visit_second(self, index: Index) -> Iterator[Instruction]:
+        n, y, x, k = self.layer.shape.second or (False, False, False, False)
+        row = index["y"] if y or (n and self.layer.shape.n > 1) else 0
+        key = row, index["x"] if x else 0, index["k"] if k else 0
+        if key == self._second:
+            return
+        self._second = key
+        pieces: dict[tuple[object, ...], Piece] = {}
+        regions: dict[Region, None] = {}
+        for share in self.output.shares(index):
+            piece = self._second_piece(index, share)
+            at = piece.base, piece.pitch, piece.region
+            instances = (*pieces[at].instances, *piece.instances) if at in pieces else piece.instances
+            pieces[at] = Piece(tuple(dict.fromkeys(instances)), piece.base, piece.pitch, piece.region)
+            regions[self._second_region(index, share, self.nest.plane("k", index["k"]))] = None
+        memory = self.nest.machine.memory_of("second").name
+        yield Load("second", memory, "word", tuple(regions), tuple(pieces.values()))
+
+    def _second_region(self, index: Index, share: Share, planes: Range) -> Region:
+        """The part of the second operand that meets a share's rows, the tile's columns and these planes."""
+        has = self.layer.shape.second or (False, False, False, False)
+        n, rows, columns, _, _ = self.output.region(index, share)
+        one = interval((0, 1))
+        axes = (n, rows, columns, interval(planes))
+        n, rows, columns, k = (a if mine else one for a, mine in zip(axes, has, strict=True))
+        return n, rows, columns, one, k
+
+    def _second_piece(self, index: Index, share: Share) -> Piece:
+        region = self._second_region(index, share, share.box[1])
+        columns, planes = extent(region[2]), extent(region[4])
+        pitch = (0, columns * planes, planes, 0, 1)
+        instance = self.nest.homes["second"][self._one("second", share.unit)]
+        return Piece((instance,), self.nest.places.base["second"], pitch, region)

@@ -1,0 +1,265 @@
+"""The vectorised enumeration of a layer's space: the optimum, ties settled in a fixed order.
+
+Two sweeps over the same structures: the first finds the fewest of the objective's first figure, the second settles
+ties by the later ones. Bounds that hold for a whole grid come first, so that memory is worked out for few points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal
+
+import numpy as np
+
+from dnnc.cycles import Timing
+from dnnc.schedule import DIMS, Pin, Schedule
+from dnnc.space import Space, active_sets, fits, grid, schedule_of
+from dnnc.tables import Ints
+from dnnc.traffic import Array, Model, Structure, Tiles, compulsory
+
+Objective = Literal["traffic", "latency"]
+CHUNK = 1 << 18
+"""Points looked at in one go: bounds the memory of the search."""
+
+
+def pace(cycles: Ints) -> Ints:
+    """Cycles in steps of one percent: a second figure that near ties do not decide, so that fewer tiles may."""
+    return np.floor(np.log(np.maximum(cycles, 1)) / np.log(1.01)).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A schedule with its figures: payload bytes, cycles, tiles."""
+
+    schedule: Schedule
+    bytes: int
+    cycles: int
+    tiles: int
+
+    def key(self, objective: Objective) -> tuple[int, ...]:
+        """What is minimised, first figure first."""
+        if objective == "traffic":
+            return self.bytes, int(pace(np.asarray(self.cycles))), self.tiles, self.cycles
+        return self.cycles, self.bytes, self.tiles
+
+
+def best(space: Space, objective: Objective = "traffic", most_cycles: int | None = None) -> Found | None:
+    """The optimum of a space, None if it holds no legal schedule.
+
+    Args:
+        space: the layer's schedules.
+        objective: fewest bytes, then cycles; or fewest cycles, then bytes. Then fewest tiles, then the first found.
+        most_cycles: schedules that take longer are left out.
+    """
+    found = None
+    if objective == "traffic" and most_cycles is None:
+        found = _sweep(space, objective, None, None, settle=False)
+        if found is None:
+            return None
+    return _sweep(space, objective, most_cycles, found, settle=True)
+
+
+def _sweep(
+    space: Space, objective: Objective, most_cycles: int | None, found: Found | None, settle: bool
+) -> Found | None:
+    floor = compulsory(space.shape, space.machine) if objective == "traffic" else 0
+    for deal in space.deals:
+        tables = space.tables(deal)
+        if not all(len(tables[d].trips) for d in DIMS):
+            continue
+        for active, index in active_sets(tables):
+            tiles = grid(tables, index)
+            for order, keep, pin in space.structures(active):
+                for follow in (False, True) if space.shape.parameters else (False,):
+                    structure = Structure(deal, order, keep, (1, 1, 1), pin, follow)
+                    visit = _Visit(space, structure, objective, most_cycles, settle)
+                    found = visit.improve(tiles, found)
+                    if not settle and found and found.bytes <= floor:
+                        return found
+    return found
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """One structure's grid, looked at for something better."""
+
+    space: Space
+    structure: Structure
+    objective: Objective
+    most_cycles: int | None
+    settle: bool
+
+    def improve(self, tiles: Tiles, found: Found | None) -> Found | None:
+        """The better of what was found and the best point of the grid."""
+        for points in self._promising(tiles, found):
+            for buffers in self._buffers():
+                structure = replace(self.structure, buffers=buffers)
+                model = Model(self.space.shape, self.space.machine, structure)
+                held = _largest_pin(model, points, self._asked()) if structure.pin else _legal(model, points)
+                if held is not None:
+                    found = self._better(model, held, found)
+        return found
+
+    def _buffers(self) -> Iterator[tuple[int, int, int]]:
+        if not self.settle:
+            yield self._fewest()
+            return
+        limits = self.space.limits.buffers
+        choices = [(1, 2) if limit is None else (limit,) for limit in limits]
+        if self.space.shape.kind == "vector":
+            choices[1] = (1,)
+        for a, b, c in product(*choices):
+            yield a, b, c
+
+    def _asked(self) -> int:
+        pin = self.space.limits.pin
+        return pin.tiles if isinstance(pin, Pin) else 0
+
+    def _fewest(self) -> tuple[int, int, int]:
+        """Single buffering holds least and moves the same bytes, so it decides whether a figure can be reached."""
+        a, b, c = (limit or 1 for limit in self.space.limits.buffers)
+        return a, b, c
+
+    def _promising(self, tiles: Tiles, found: Found | None) -> Iterator[Tiles]:
+        """The points of the grid that their bounds do not rule out, in chunks; memory is bounded with one tile
+        pinned, and single buffers."""
+        model = Model(self.space.shape, self.space.machine, replace(self.structure, buffers=self._fewest()))
+        pin = self.structure.pin
+        optimist = replace(tiles, pinned=_most_pinned(model, tiles)) if pin else tiles
+        ok = np.asarray(self._bound(model, optimist, found))
+        if pin and pin[0] == "input":
+            ok = ok & ~_moved(tiles)
+        if not ok.any():
+            return
+        ok = ok & fits(model.machine, model.memory(replace(tiles, pinned=1) if pin else tiles))
+        shape = tuple(np.size(tiles.index[d]) for d in DIMS)
+        flat = np.flatnonzero(np.broadcast_to(ok, shape))
+        for first in range(0, len(flat), CHUNK):
+            places = np.unravel_index(flat[first : first + CHUNK], shape)
+            index = {d: np.ravel(tiles.index[d])[i] for d, i in zip(DIMS, places, strict=True)}
+            yield Tiles(tiles.tables, index)
+
+    def _bound(self, model: Model, tiles: Tiles, found: Found | None) -> Array:
+        """Where the figures' lower bounds leave room for something better."""
+        moved = np.asarray(model.bytes(tiles))
+        if not self.settle:
+            return moved < found.bytes if found else moved > 0
+        timing = Timing(model)
+        limit = self.most_cycles
+        ok: Array = moved > 0
+        if self.objective == "traffic" and found:
+            ok = moved <= found.bytes
+        elif found:
+            limit = found.cycles
+        if limit is not None and np.any(ok):
+            ok = ok & (timing.transfer(moved) <= limit) & (timing.compute(tiles) <= limit)
+        if self.objective == "traffic" and found and found.cycles and np.any(ok):
+            least = pace(np.maximum(timing.compute(tiles), timing.transfer(moved)))
+            mine = pace(np.asarray(found.cycles))
+            ok = ok & ((least < mine) | ((least == mine) & (_all_trips(tiles) <= found.tiles)) | (moved < found.bytes))
+        return ok
+
+    def _better(self, model: Model, tiles: Tiles, found: Found | None) -> Found | None:
+        moved = model.bytes(tiles) + np.zeros(_length(tiles), dtype=np.int64)
+        if not self.settle:
+            cycles = np.zeros_like(moved)
+        else:
+            cycles = Timing(model).cycles(tiles) + np.zeros_like(moved)
+        trips = _all_trips(tiles) + np.zeros_like(moved)
+        keys = (cycles, trips, pace(cycles), moved) if self.objective == "traffic" else (trips, moved, cycles)
+        usable = np.arange(len(moved))
+        if self.most_cycles is not None:
+            usable = usable[cycles <= self.most_cycles]
+        if not len(usable):
+            return found
+        at = usable[np.lexsort(tuple(k[usable] for k in keys))[0]]
+        one = _at(tiles, at)
+        this = Found(schedule_of(model.structure, one), int(moved[at]), int(cycles[at]), int(trips[at]))
+        if found is None or (self._first_sweep(found) and this.bytes <= found.bytes):
+            return this
+        return this if this.key(self.objective) < found.key(self.objective) else found
+
+    def _first_sweep(self, found: Found) -> bool:
+        """Whether a result is the first sweep's, whose cycles are not yet known."""
+        return self.settle and found.cycles == 0
+
+
+def _all_trips(tiles: Tiles) -> Array:
+    trips: Array = 1
+    for d in DIMS:
+        trips = trips * tiles.trips[d]
+    return trips
+
+
+def _most_pinned(model: Model, tiles: Tiles) -> Array:
+    """More tiles than can ever be pinned beside nothing else: for a bound."""
+    assert model.structure.pin
+    operand, _, dim = model.structure.pin
+    most = np.maximum(tiles.trips[dim] - 1, 1)
+    if dim in ("y", "x"):
+        return most
+    words = model.pinned_words(replace(tiles, pinned=1))
+    room = model.machine.memory_of(operand).bytes // model.word
+    return np.clip(room // np.maximum(words, 1), 1, most)
+
+
+def _length(tiles: Tiles) -> int:
+    return len(tiles.index["y"])
+
+
+def _moved(tiles: Tiles) -> Array:
+    return np.asarray(tiles.axis("y").moved)[tiles.index["y"]]
+
+
+def _at(tiles: Tiles, at: Array) -> Tiles:
+    pinned = np.broadcast_to(tiles.pinned, (_length(tiles),))[at]
+    return Tiles(tiles.tables, {d: i[at] for d, i in tiles.index.items()}, pinned)
+
+
+def _legal(model: Model, tiles: Tiles) -> Tiles | None:
+    ok = np.broadcast_to(fits(model.machine, model.memory(tiles)), (_length(tiles),))
+    return _at(tiles, np.flatnonzero(ok)) if ok.any() else None
+
+
+def _largest_pin(model: Model, tiles: Tiles, asked: int = 0) -> Tiles | None:
+    """Every point with as many tiles pinned as fit (each more saves bytes), or with as many as asked for."""
+    assert model.structure.pin
+    dim = model.structure.pin[2]
+    most = np.broadcast_to(tiles.trips[dim] - 1, (_length(tiles),))
+
+    def holds(points: Ints, count: Ints) -> Ints:
+        part = replace(_at(tiles, points), pinned=count)
+        return np.broadcast_to(fits(model.machine, model.memory(part)), (len(points),))
+
+    every = np.arange(len(most))
+    if asked:
+        pinned = np.where((most >= asked) & holds(every, np.minimum(most, asked)), asked, 0)
+    elif dim in ("y", "x"):
+        pinned = _scan(most, holds)
+    else:
+        pinned = _bisect(most, holds)
+    held = np.flatnonzero(pinned)
+    return replace(_at(tiles, held), pinned=pinned[held]) if len(held) else None
+
+
+def _scan(most: Ints, holds: Callable[[Ints, Ints], Ints]) -> Ints:
+    """The largest count that fits, tried one by one: what footprints hold need not grow with every pinned tile."""
+    pinned = np.zeros(len(most), dtype=np.int64)
+    for count in range(int(most.max()), 0, -1):
+        left = np.flatnonzero((pinned == 0) & (most >= count))
+        if len(left):
+            pinned[left[holds(left, np.full(len(left), count))]] = count
+    return pinned
+
+
+def _bisect(most: Ints, holds: Callable[[Ints, Ints], Ints]) -> Ints:
+    """The largest count that fits, where every pinned tile adds to what is held."""
+    low, high = np.zeros(len(most), dtype=np.int64), most.astype(np.int64)
+    every = np.arange(len(most))
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        ok = holds(every, middle)
+        low, high = np.where(ok, np.minimum(middle, high), low), np.where(ok, high, middle - 1)
+    return low

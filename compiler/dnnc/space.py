@@ -1,0 +1,251 @@
+"""The space of schedules of one layer: candidate tables and structures, narrowed by a user's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations, permutations, product
+from typing import Literal
+
+import numpy as np
+
+from dnnc.axis import Cut, Style, cuts
+from dnnc.layer import Shape
+from dnnc.schedule import DIMS, Deal, Dim, Pin, Schedule, dataflow, deals
+from dnnc.tables import AxisTable, Ints, PlaneTable, RowBytes, axis_table, plane_sizes, plane_table
+from dnnc.traffic import Array, Model, Structure, Tiles
+from dnnc_runtime.errors import UsageFault
+from dnnc_runtime.machine import Machine
+
+Tables = Mapping[Dim, AxisTable | PlaneTable]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a user allows of the space; None allows everything.
+
+    Attributes:
+        modes: names of modes.
+        style: how rows and columns are cut.
+        dataflow: a name that the order must earn ("weight-stationary", ...).
+        order: loops, outermost first; active loops keep this order, loops left out must not be active.
+        counts, sizes: number of tiles, or tile size, by loop. A size of y or x is in output rows or columns.
+        keep: halos between tiles kept or loaded again; move: rows of two units moved over or loaded by both.
+        buffers: tiles held of (input, weights, output), None where either will do.
+        pin: False forbids pinning; a (operand, loop, dim, tiles) asks for it, with as many tiles as fit where tiles is 0.
+    """
+
+    modes: tuple[str, ...] | None = None
+    style: Style | None = None
+    dataflow: str | None = None
+    order: tuple[Dim, ...] | None = None
+    counts: tuple[tuple[Dim, int], ...] = ()
+    sizes: tuple[tuple[Dim, int], ...] = ()
+    keep: bool | None = None
+    move: bool | None = None
+    buffers: tuple[int | None, int | None, int | None] = (None, None, None)
+    pin: Literal[False] | Pin | None = None
+
+
+@dataclass(frozen=True)
+class Space:
+    """All legal schedules of a layer on a machine within limits."""
+
+    shape: Shape
+    machine: Machine
+    limits: Limits = Limits()
+
+    @cached_property
+    def deals(self) -> tuple[Deal, ...]:
+        """The modes that may run the layer."""
+        allowed = self.limits.modes
+        return tuple(d for d in deals(self.shape, self.machine, allowed))
+
+    def tables(self, deal: Deal) -> Tables:
+        """Candidates of every axis under a mode."""
+        granules = deal.granules(self.shape, self.machine)
+        return build_tables(
+            self.shape,
+            self.machine,
+            {"y": _cut_candidates(self, "y", deal.rows), "x": _cut_candidates(self, "x", 1)},
+            {d: _sizes(self.limits, d, total, granules[d]) for d, total in _planes(self.shape)},
+        )
+
+    def structures(self, active: tuple[Dim, ...]) -> Iterator[tuple[tuple[Dim, ...], bool, object]]:
+        """(order, keep, pin) triples over these active loops, one for each distinct set of formulas."""
+        seen: set[object] = set()
+        for order in permutations(active):
+            if not self._allows(order):
+                continue
+            for pin in self._pins(order):
+                for keep in self._keeps():
+                    key = self._signature(order, keep, pin)
+                    if key not in seen:
+                        seen.add(key)
+                        yield order, keep, pin
+
+    def _keeps(self) -> tuple[bool, ...]:
+        """A kept halo holds no more than a reloaded one and loads less: reloading is only ever asked for."""
+        return (True,) if self.limits.keep is None else (self.limits.keep,)
+
+    def _allows(self, order: tuple[Dim, ...]) -> bool:
+        wanted = self.limits.order
+        if wanted is not None and tuple(d for d in wanted if d in order) != order:
+            return False
+        return self.limits.dataflow is None or self.limits.dataflow in dataflow(order)
+
+    def _pins(self, order: tuple[Dim, ...]) -> Iterator[tuple[Literal["input", "weights"], Dim, Dim] | None]:
+        asked = self.limits.pin
+        if not isinstance(asked, Pin):
+            yield None
+        if asked is False or self.shape.kind == "vector":
+            return
+        for operand, loops, dims in (("input", "k", "yxcg"), ("weights", "yx", "kcg")):
+            for loop, dim in product(order, order):
+                if loop in loops and dim in dims and order.index(dim) > order.index(loop):
+                    pin: tuple[Literal["input", "weights"], Dim, Dim] = (
+                        "input" if operand == "input" else "weights", loop, dim,
+                    )  # fmt: skip
+                    if asked is None or (isinstance(asked, Pin) and pin == (asked.operand, asked.loop, asked.dim)):
+                        yield pin
+
+    def _signature(self, order: tuple[Dim, ...], keep: bool, pin: tuple[str, Dim, Dim] | None) -> object:
+        """All of an order that the closed forms look at."""
+        model = Model(self.shape, self.machine, Structure(_NO_DEAL, order, keep))
+        sets = []
+        for role, relevant in sorted(model.relevant.items()):
+            end = model.structure.innermost(relevant)
+            sets.append((role, frozenset(d for d in order[: max(end, 0)] if d not in relevant)))
+        inner = model.structure.inside
+        around_y = tuple(inner(d, "y") for d in ("x", "k", "c", "g")) if "y" in order else ()
+        held: tuple[object, ...] = ()
+        if pin:
+            operand, loop, dim = pin
+            relevant = model.relevant[operand]
+            without = model.structure.innermost(relevant - {dim})
+            ends = (without, order.index(loop))
+            outside = tuple(frozenset(d for d in order[: max(e, 0)] if d not in relevant) for e in ends)
+            held = (pin, outside, tuple(inner(d, loop) for d in DIMS))
+        return tuple(sets), model.halo_axis, model.spills, around_y, held
+
+
+_NO_DEAL = Deal("", 1, (1,), (1,), 1, False, 1)
+
+
+def build_tables(
+    shape: Shape,
+    machine: Machine,
+    cuts_of: Mapping[Dim, Iterable[tuple[Cut, bool]]],
+    sizes: Mapping[Dim, Iterable[int]],
+) -> Tables:
+    """The tables of given candidates: (cut, move) pairs of rows and columns, tile sizes of planes."""
+    s, word, burst = shape, machine.word_bytes, machine.dram.burst_bytes
+    planes = s.g * s.k
+    channels = s.c * s.g if s.kind == "array" else s.k
+    second = s.second or (False, False, False, False)
+    of_second = s.k if second[3] else 1
+
+    def row_bytes(inputs: int, stored: int, outputs: int, seconds: int) -> RowBytes:
+        sizes = (inputs * channels, stored * planes, outputs * planes)
+        wide = outputs * planes * machine.accumulator_bytes
+        return RowBytes(burst, *(size * word for size in sizes), wide, seconds * of_second * word)
+
+    rows = row_bytes(s.x.size, s.out_columns, s.x.out, s.x.out if second[2] else 1)
+    columns = row_bytes(1, 1, 1, 1)
+    y_pool, x_pool = (s.pool.y, s.pool.x) if s.pool else (None, None)
+    return {
+        "y": axis_table(s.y, list(cuts_of["y"]), s.n, y_pool, rows),
+        "x": axis_table(s.x, list(cuts_of["x"]), 1, x_pool, columns),
+        **{d: plane_table(total, sizes[d]) for d, total in _planes(s)},
+    }
+
+
+def _planes(s: Shape) -> tuple[tuple[Dim, int], ...]:
+    return ("k", s.k), ("c", s.c), ("g", s.g)
+
+
+def _sizes(limits: Limits, dim: Dim, total: int, granule: int) -> list[int]:
+    size, count = dict(limits.sizes).get(dim), dict(limits.counts).get(dim)
+    if size is not None:
+        return [min(size, total)]
+    sizes = plane_sizes(total, granule)
+    return [n for n in sizes if count is None or -(-total // n) == count]
+
+
+def _cut_candidates(space: Space, dim: Dim, units: int) -> Iterator[tuple[Cut, bool]]:
+    s, limits = space.shape, space.limits
+    window = s.y if dim == "y" else s.x
+    size, count = dict(limits.sizes).get(dim), dict(limits.counts).get(dim)
+    style = limits.style or ("uniform" if size is not None else "footprint")
+    moves = (False,) if units == 1 or not space.machine.units_can_send else (False, True)
+    for cut in cuts(window, units, style):
+        if dim == "x" and s.pool and cut.steps > 1:
+            continue
+        if (count is not None and cut.steps != count) or (size is not None and cut.largest != size):
+            continue
+        yield from ((cut, move) for move in moves if limits.move is None or move == limits.move)
+
+
+def active_sets(tables: Tables) -> Iterator[tuple[tuple[Dim, ...], dict[Dim, Ints]]]:
+    """Every set of active loops that the candidates allow, fewest first, with the candidates of each axis."""
+    many = {d: np.flatnonzero(tables[d].trips > 1) for d in DIMS}
+    one = {d: np.flatnonzero(tables[d].trips == 1) for d in DIMS}
+    for count in range(len(DIMS) + 1):
+        for active in combinations(DIMS, count):
+            index = {d: many[d] if d in active else one[d] for d in DIMS}
+            if all(len(i) for i in index.values()):
+                yield active, index
+
+
+def grid(tables: Tables, index: Mapping[Dim, Ints]) -> Tiles:
+    """All combinations of candidates, as broadcastable index arrays in the order of DIMS."""
+    opened = np.ix_(*(index[d] for d in DIMS))
+    return Tiles(tables, dict(zip(DIMS, opened, strict=True)))
+
+
+def schedule_of(structure: Structure, tiles: Tiles) -> Schedule:
+    """The schedule of a structure with scalar tiles."""
+    y, x = int(tiles.index["y"]), int(tiles.index["x"])
+    pin = Pin(*structure.pin, int(tiles.pinned)) if structure.pin else None
+    return Schedule(
+        mode=structure.deal.mode,
+        y=tiles.axis("y").cuts[y],
+        x=tiles.axis("x").cuts[x],
+        k=int(tiles.size("k")),
+        c=int(tiles.size("c")),
+        g=int(tiles.size("g")),
+        order=structure.order,
+        keep=structure.keep,
+        move=tiles.axis("y").moved[y],
+        buffers=structure.buffers,
+        pin=pin,
+        follow=structure.follow,
+    )
+
+
+def locate(shape: Shape, machine: Machine, schedule: Schedule) -> tuple[Model, Tiles]:
+    """The closed forms and scalar tiles of one schedule.
+
+    Raises:
+        UsageFault: the machine has no such mode for the layer, or the cuts are not legal there.
+    """
+    found = deals(shape, machine, (schedule.mode,))
+    if not found:
+        raise UsageFault(f"mode {schedule.mode!r} of {machine.name} cannot run this layer")
+    cut_pairs: dict[Dim, list[tuple[Cut, bool]]] = {"y": [(schedule.y, schedule.move)], "x": [(schedule.x, False)]}
+    tables = build_tables(shape, machine, cut_pairs, {"k": [schedule.k], "c": [schedule.c], "g": [schedule.g]})
+    if not len(tables["y"].trips):
+        raise UsageFault("the row cut is not legal: rows cannot be moved, or the fused pool reaches too far")
+    pin = (schedule.pin.operand, schedule.pin.loop, schedule.pin.dim) if schedule.pin else None
+    structure = Structure(found[0], schedule.order, schedule.keep, schedule.buffers, pin, schedule.follow)
+    pinned = schedule.pin.tiles if schedule.pin else 0
+    return Model(shape, machine, structure), Tiles(tables, dict.fromkeys(DIMS, 0), pinned)
+
+
+def fits(machine: Machine, used: Mapping[str, Array]) -> Array:
+    """Whether every memory holds what a schedule needs of it."""
+    ok: Array = True
+    for memory in machine.memories:
+        ok = ok & (np.asarray(used[memory.name]) <= memory.bytes)
+    return ok

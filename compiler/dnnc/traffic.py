@@ -1,0 +1,458 @@
+"""DRAM bytes and memory use of a schedule: closed forms over the axis tables.
+
+Every function takes a structure (mode, order, residency) and tiles (indices into the tables), as scalars for one
+schedule or as broadcastable arrays in the search, and returns bytes. The rules are numbered as in docs/model.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from dnnc.layer import Shape
+from dnnc.schedule import RELEVANT, VECTOR_INPUT, Deal, Dim
+from dnnc.tables import AxisTable, Ints, PlaneTable
+from dnnc_runtime.machine import Machine
+
+Array = Any
+"""A Python int, a numpy integer or a broadcastable int64 array."""
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """All of a schedule but its tile sizes: what the search enumerates one by one."""
+
+    deal: Deal
+    order: tuple[Dim, ...]
+    keep: bool = True
+    buffers: tuple[int, int, int] = (1, 1, 1)
+    pin: tuple[Literal["input", "weights"], Dim, Dim] | None = None
+    follow: bool = False
+
+    def inside(self, inner: Dim, outer: Dim) -> bool:
+        """Whether an active loop lies inside another active one."""
+        order = self.order
+        return inner in order and outer in order and order.index(inner) > order.index(outer)
+
+    def innermost(self, dims: frozenset[Dim]) -> int:
+        """Position of the innermost active loop among ``dims``, -1 if none is active."""
+        return max((i for i, d in enumerate(self.order) if d in dims), default=-1)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tile choices: candidate indices of the row and column tables and of the plane tables, pinned tiles."""
+
+    tables: Mapping[Dim, AxisTable | PlaneTable]
+    index: Mapping[Dim, Array]
+    pinned: Array = 0
+
+    def axis(self, dim: Dim) -> AxisTable:
+        table = self.tables[dim]
+        assert isinstance(table, AxisTable)
+        return table
+
+    def plane(self, dim: Dim) -> PlaneTable:
+        table = self.tables[dim]
+        assert isinstance(table, PlaneTable)
+        return table
+
+    @cached_property
+    def trips(self) -> dict[Dim, Array]:
+        """Trips of every loop."""
+        return {d: self.tables[d].trips[self.index[d]] for d in self.tables}
+
+    def size(self, dim: Dim) -> Array:
+        """Tile size of a plane axis."""
+        return self.plane(dim).size[self.index[dim]]
+
+    def last(self, dim: Dim) -> Array:
+        """Last tile's size of a plane axis."""
+        return self.plane(dim).last[self.index[dim]]
+
+    def at(self, dim: Dim, column: str) -> Array:
+        """A column of a row or column table."""
+        return getattr(self.axis(dim), column)[self.index[dim]]
+
+    def pins(self, dim: Dim, column: str, pinned: Array, keep: bool | None = None) -> Array:
+        """A pinned figure of a row or column table, with so many tiles pinned."""
+        table = self.axis(dim)
+        values = getattr(table.pins, column)
+        return (values if keep is None else values[int(keep)])[table.offset[self.index[dim]] + pinned]
+
+
+class Model:
+    """The closed forms of one layer on one machine under one structure."""
+
+    def __init__(self, shape: Shape, machine: Machine, structure: Structure) -> None:
+        self.shape, self.machine, self.structure = shape, machine, structure
+        self.order = structure.order
+        self.word = machine.word_bytes
+        self.relevant = dict(RELEVANT)
+        if shape.kind == "vector":
+            self.relevant["input"] = VECTOR_INPUT
+            self.relevant["other"] = self._second_dims()
+        innermost = structure.innermost(self.relevant["input"])
+        inner = self.order[innermost] if innermost >= 0 else None
+        self.halo_axis: Dim | None = inner if inner in ("y", "x") else None
+        """The axis along which the input tile moves by one: its halo may be kept."""
+
+    def _second_dims(self) -> frozenset[Dim]:
+        has = self.shape.second or (False, False, False, False)
+        dims: set[Dim] = set()
+        if has[1] or (has[0] and self.shape.n > 1):
+            dims.add("y")
+        if has[2]:
+            dims.add("x")
+        if has[3]:
+            dims.add("k")
+        return frozenset(dims)
+
+    def kept(self, dim: Dim) -> bool:
+        """Whether loads along an axis skip what the tile before holds."""
+        return self.structure.keep and self.halo_axis == dim
+
+    def passes(self, role: str, t: Tiles, position: int | None = None) -> Array:
+        """How often a role's tiles are gone through: trips of the other loops outside its innermost one (rule 1)."""
+        relevant = self.relevant[role]
+        end = self.structure.innermost(relevant) if position is None else position
+        product: Array = 1
+        for dim in self.order[: max(end, 0)]:
+            if dim not in relevant:
+                product = product * t.trips[dim]
+        return product
+
+    # -- DRAM bytes -------------------------------------------------------------------------------------------
+
+    def traffic(self, t: Tiles) -> dict[str, tuple[Array, Array]]:
+        """(read, write) payload bytes by role."""
+        s, word = self.shape, self.word
+        planes = s.g * s.k
+        out = {"input": (self._input_read(t) * word, 0)}
+        if s.kind == "array":
+            out["weights"] = (self._weights_read(t) * word, 0)
+        if s.parameters:
+            loads = self.passes("parameters", t) if self.structure.follow else 1
+            out["bias"] = (loads * s.parameters * planes * word, 0)
+        if s.residual:
+            out["residual"] = (s.n * s.y.out * s.x.out * planes * word, 0)
+        if s.second is not None:
+            out["other"] = (self._second_read(t) * word, 0)
+        out["output"] = (0, s.n * s.out_rows * s.out_columns * planes * word)
+        if self.spills:
+            rest = (t.trips["c"] - 1) * s.n * s.y.out * s.x.out * planes * self.machine.accumulator_bytes
+            out["partial_sums"] = (rest, rest)
+        return out
+
+    @property
+    def spills(self) -> bool:
+        """Whether output tiles leave and return while the c loop is open (rule 4)."""
+        return "c" in self.order and any(
+            self.structure.inside(d, "c") for d in ("y", "x", "k", "g")
+        )
+
+    def bytes(self, t: Tiles) -> Array:
+        """All payload bytes."""
+        return sum(r + w for r, w in self.traffic(t).values())
+
+    def _input_read(self, t: Tiles) -> Array:
+        s, pin = self.shape, self.structure.pin
+        channels = s.c * s.g if s.kind == "array" else s.k
+        if not pin or pin[0] != "input":
+            rows = t.pins("y", "rest", 0, self.kept("y"))
+            columns = t.pins("x", "rest", 0, self.kept("x"))
+            return self.passes("input", t) * rows * columns * channels
+        once, rest = self._pinned_input(t)
+        return once + self.unpinned_passes("input", t) * rest
+
+    def _pinned_input(self, t: Tiles) -> tuple[Array, Array]:
+        """(words of the pinned tiles, words of a pass over the others); the pinned loop is k."""
+        assert self.structure.pin
+        dim = self.structure.pin[2]
+        once: Array = 1
+        rest: Array = 1
+        for axis in ("y", "x"):
+            if axis == dim:
+                once = once * t.pins(axis, "once", t.pinned)
+                rest = rest * t.pins(axis, "rest", t.pinned, self.kept(axis))
+            else:
+                inner = self.structure.inside(axis, "k")
+                once = once * (t.at(axis, "union") if inner else t.pins(axis, "rest", 0, False))
+                rest = rest * t.pins(axis, "rest", 0, self.kept(axis))
+        for plane, total in (("c", self.shape.c), ("g", self.shape.g)):
+            held = t.pinned * t.size(plane) if plane == dim else total
+            once = once * held
+            rest = rest * (total - held if plane == dim else total)
+        return once, rest
+
+    def unpinned_passes(self, role: str, t: Tiles) -> Array:
+        """Passes over the tiles that are not pinned: with one of them left along its axis, that axis moves nothing."""
+        assert self.structure.pin
+        dim, relevant = self.structure.pin[2], self.relevant[role]
+        without = self.structure.innermost(relevant - {dim})
+        return np.where(
+            t.trips[dim] - t.pinned > 1,
+            self.passes(role, t),
+            self.passes(role, t, without),
+        )
+
+    def _weights_read(self, t: Tiles) -> Array:
+        s, pin = self.shape, self.structure.pin
+        words = s.g * s.k * s.c * s.y.kernel * s.x.kernel
+        if not pin or pin[0] != "weights":
+            return self.passes("weights", t) * words
+        _, loop, dim = pin
+        unit = words // t.plane(dim).total
+        once = t.pinned * t.size(dim) * unit
+        outside = self.passes("weights", t, self.order.index(loop))
+        return outside * once + self.unpinned_passes("weights", t) * (words - once)
+
+    def _second_read(self, t: Tiles) -> Array:
+        s = self.shape
+        n, y, x, k = s.second or (False, False, False, False)
+        # An operand of one row for each image comes again with every row tile.
+        rows = s.n * s.y.out if y else (t.trips["y"] if n and s.n > 1 else 1)
+        return self.passes("other", t) * rows * (s.x.out if x else 1) * (s.k if k else 1)
+
+    # -- memory -----------------------------------------------------------------------------------------------
+
+    def memory(self, t: Tiles) -> dict[str, Array]:
+        """Bytes used of one instance of each memory (the fullest instance)."""
+        used: dict[str, Array] = {m.name: 0 for m in self.machine.memories}
+        for role, words in self.residents(t).items():
+            name = self.machine.memory_of(MEMORY_ROLE[role]).name
+            used[name] = used[name] + words * self.word
+        return used
+
+    def residents(self, t: Tiles) -> dict[str, Array]:
+        """Words held of one memory instance by each resident: tiles, spare buffers, pinned and kept rows."""
+        s = self.shape
+        out: dict[str, Array] = {"input": self._input_words(t)}
+        if s.kind == "array":
+            out["weights"] = self._weight_words(t)
+        if s.second is not None:
+            out["second"] = self._second_words(t)
+        if s.parameters:
+            out["parameters"] = self._parameter_words(t)
+        tile = self._output_planes(t) * t.at("y", "largest") * t.at("x", "largest")
+        if s.residual:
+            out["residual"] = tile
+        out["output"] = self._output_words(t, tile) * self.structure.buffers[2]
+        if s.pool:
+            out["pending"] = self._pending_words(t)
+        return out
+
+    def level(self, role: str) -> int:
+        """The level of the memory that holds a role."""
+        return self.machine.memory_of(role).level
+
+    def _output_planes(self, t: Tiles) -> Array:
+        return self.structure.deal.held_planes(t.size("g"), t.size("k"), self.level("output"))
+
+    def _output_words(self, t: Tiles, tile: Array) -> Array:
+        wide = self.machine.accumulator_bytes // self.word if "c" in self.order else 1
+        if not self.shape.pool:
+            return tile * wide
+        pooled = self._output_planes(t) * t.at("y", "pooled") * self.shape.pool.x.out
+        return np.maximum(tile * wide, pooled)
+
+    def _pending_words(self, t: Tiles) -> Array:
+        """Partial results of windows over a tile's edge: of all planes that come round before the next tile (rule 6)."""
+        assert self.shape.pool
+        wide = self.machine.accumulator_bytes // self.word if self.shape.pool.kind == "average" else 1
+        planes = self.planes_over(t, self.structure.inside("g", "y"), self.structure.inside("k", "y"), self.level("output"))
+        return t.at("y", "slots") * self.shape.pool.x.out * wide * planes
+
+    def planes_over(self, t: Tiles, all_g: bool, all_k: bool, level: int) -> Array:
+        """Planes that a unit of a level holds of a tile, or summed over all g and k tiles."""
+        deal = self.structure.deal
+        gs = [(t.trips["g"] - 1, t.size("g")), (1, t.last("g"))] if all_g else [(1, t.size("g"))]
+        ks = [(t.trips["k"] - 1, t.size("k")), (1, t.last("k"))] if all_k else [(1, t.size("k"))]
+        return sum(a * b * deal.held_planes(g, k, level) for a, g in gs for b, k in ks)
+
+    def _parameter_words(self, t: Tiles) -> Array:
+        whole = not self.structure.follow
+        return self.shape.parameters * self.planes_over(t, whole, whole, self.level("parameters"))
+
+    def _second_words(self, t: Tiles) -> Array:
+        _, y, x, k = self.shape.second or (False, False, False, False)
+        planes = self.structure.deal.held_planes(1, t.size("k"), self.level("second")) if k else 1
+        return (t.at("y", "largest") if y else 1) * (t.at("x", "largest") if x else 1) * planes
+
+    def _input_words(self, t: Tiles) -> Array:
+        """The current tile, the largest later load if double-buffered, pinned tiles and received rows."""
+        pin = self.structure.pin
+        dim = pin[2] if pin and pin[0] == "input" else None
+        size = {d: self.tile_extent(t, d, dim) for d in ("y", "x")} | {
+            "planes": self.input_planes(t, self.unpinned(t, "c", dim), self.unpinned(t, "g", dim))
+        }
+        words = size["y"] * size["x"] * size["planes"]
+        if self.structure.buffers[0] == 2:
+            words = words + self._later_input(t, dim, size)
+        words = words + t.at("y", "side") * self.side_columns(t) * self.side_planes(t)
+        if dim:
+            words = words + self._pinned_input_words(t, dim)
+        return words
+
+    def tile_extent(self, t: Tiles, axis: Dim, dim: Dim | None) -> Array:
+        return t.pins(axis, "current", t.pinned if axis == dim else 0)
+
+    def unpinned(self, t: Tiles, plane: Dim, dim: Dim | None) -> Array:
+        """Size of the largest tile of a plane axis that is not pinned."""
+        if plane != dim:
+            return t.size(plane)
+        return np.where(t.pinned < t.trips[plane] - 1, t.size(plane), t.last(plane))
+
+    def input_planes(self, t: Tiles, c: Array, g: Array) -> Array:
+        level, deal = self.level("input"), self.structure.deal
+        if self.shape.kind == "vector":
+            return deal.held_planes(1, t.size("k"), level)
+        return deal.held_groups(g, level) * c
+
+    def side_columns(self, t: Tiles) -> Array:
+        return t.at("x", "union") if self.structure.inside("x", "y") else t.pins("x", "current", 0)
+
+    def side_planes(self, t: Tiles) -> Array:
+        if self.shape.kind == "vector":
+            return self.shape.k if self.structure.inside("k", "y") else self.input_planes(t, 1, 1)
+        c = self.shape.c if self.structure.inside("c", "y") else t.size("c")
+        return self.groups_over(t, self.structure.inside("g", "y")) * c
+
+    def groups_over(self, t: Tiles, every: bool) -> Array:
+        level, deal = self.level("input"), self.structure.deal
+        if not every:
+            return deal.held_groups(t.size("g"), level)
+        return (t.trips["g"] - 1) * deal.held_groups(t.size("g"), level) + deal.held_groups(t.last("g"), level)
+
+    def _pinned_input_words(self, t: Tiles, dim: Dim) -> Array:
+        words: Array = 1
+        for axis in ("y", "x"):
+            if axis == dim:
+                words = words * t.pins(axis, "unit", t.pinned)
+            elif self.structure.inside(axis, "k"):
+                words = words * t.at(axis, "union_unit")
+            else:
+                words = words * t.pins(axis, "current", 0)
+        c = t.pinned * t.size("c") if dim == "c" else self.shape.c if self.structure.inside("c", "k") else t.size("c")
+        return words * c * self.pinned_groups(t)
+
+    def pinned_groups(self, t: Tiles) -> Array:
+        """Groups whose input stays, of one instance."""
+        assert self.structure.pin
+        if self.structure.pin[2] == "g":
+            return t.pinned * self.groups_over(t, False)
+        return self.groups_over(t, self.structure.inside("g", "k"))
+
+    def _later_input(self, t: Tiles, dim: Dim | None, size: Mapping[str, Array]) -> Array:
+        """Words of the largest load after the first, wrap-around included."""
+        p = {axis: t.pinned if axis == dim else 0 for axis in ("y", "x")}
+        most = {a: t.pins(a, "any_load", p[a], self.kept(a)) for a in ("y", "x")} | {"planes": size["planes"]}
+        later = self._later_planes(t, dim)
+        options = [most["y"] * most["x"] * planes for planes in later]
+        for axis, other in (("y", "x"), ("x", "y")):
+            if axis in self.order:
+                options.append(t.pins(axis, "later", p[axis], self.kept(axis)) * most[other] * most["planes"])
+        again = self.unpinned_passes("input", t) if dim else self.passes("input", t)
+        whole = most["y"] * most["x"] * most["planes"]
+        return np.where(np.asarray(again) > 1, whole, _largest(options))
+
+    def _later_planes(self, t: Tiles, dim: Dim | None) -> list[Array]:
+        """Plane extents of input loads after the first, for every active plane loop."""
+        if self.shape.kind == "vector":
+            return [self.structure.deal.held_planes(1, self._second_tile(t, "k", 0), self.level("input"))] * (
+                "k" in self.order
+            )
+        out = []
+        for plane in ("c", "g"):
+            if plane in self.order:
+                later = self._second_tile(t, plane, t.pinned if plane == dim else 0)
+                c, g = (later, t.size("g")) if plane == "c" else (t.size("c"), later)
+                out.append(self.input_planes(t, c, g) * (later > 0))
+        return out
+
+    def _second_tile(self, t: Tiles, plane: Dim, pinned: Array) -> Array:
+        """Size of the largest tile after the first of those not pinned; 0 if there is none."""
+        left = t.trips[plane] - pinned
+        return np.where(left > 2, t.size(plane), np.where(left == 2, t.last(plane), 0))
+
+    def _weight_words(self, t: Tiles) -> Array:
+        pin, level, deal = self.structure.pin, self.level("weights"), self.structure.deal
+        taps = self.shape.y.kernel * self.shape.x.kernel
+        dim = pin[2] if pin and pin[0] == "weights" else None
+        k, c, g = (self.unpinned(t, d, dim) for d in ("k", "c", "g"))
+        tile = deal.held_planes(g, k, level) * c * taps
+        words = tile
+        if self.structure.buffers[1] == 2:
+            words = words + self._later_weights(t, dim, tile)
+        if dim:
+            words = words + self.pinned_words(t)
+        return words
+
+    def pinned_words(self, t: Tiles) -> Array:
+        """Words of the pinned tiles in the fullest instance of their memory."""
+        assert self.structure.pin
+        operand, loop, dim = self.structure.pin
+        if operand == "input":
+            return self._pinned_input_words(t, dim)
+        return self._pinned_weights(t, loop, dim) * self.shape.y.kernel * self.shape.x.kernel
+
+    def _pinned_weights(self, t: Tiles, loop: Dim, dim: Dim) -> Array:
+        level, deal, inside = self.level("weights"), self.structure.deal, self.structure.inside
+        c = t.pinned * t.size("c") if dim == "c" else self.shape.c if inside("c", loop) else t.size("c")
+        if dim == "c":
+            return c * self.planes_over(t, inside("g", loop), inside("k", loop), level)
+        other: Dim = "g" if dim == "k" else "k"
+        every = inside(other, loop)
+        total: Array = 0
+        for count, size in ((t.trips[other] - 1, t.size(other)), (1, t.last(other))) if every else ((1, t.size(other)),):
+            g, k = (size, t.size("k")) if dim == "k" else (t.size("g"), size)
+            total = total + count * deal.held_planes(g, k, level)
+        return c * t.pinned * total
+
+    def _later_weights(self, t: Tiles, dim: Dim | None, tile: Array) -> Array:
+        taps = self.shape.y.kernel * self.shape.x.kernel
+        level, deal = self.level("weights"), self.structure.deal
+        options: list[Array] = []
+        for plane in ("k", "c", "g"):
+            if plane in self.order:
+                later = self._second_tile(t, plane, t.pinned if plane == dim else 0)
+                k, c, g = (later if d == plane else t.size(d) for d in ("k", "c", "g"))
+                options.append(np.where(later > 0, deal.held_planes(g, k, level) * c * taps, 0))
+        again = self.unpinned_passes("weights", t) if dim else self.passes("weights", t)
+        return np.where(np.asarray(again) > 1, tile, _largest(options))
+
+
+def _largest(options: list[Array]) -> Array:
+    out: Array = 0
+    for option in options:
+        out = np.maximum(out, option)
+    return out
+
+
+MEMORY_ROLE = {
+    "input": "input", "weights": "weights", "second": "second", "parameters": "parameters",
+    "residual": "residual", "output": "output", "pending": "output",
+}  # fmt: skip
+"""Which of the machine's roles says where a resident lies."""
+
+
+def compulsory(shape: Shape, machine: Machine) -> int:
+    """Bytes of every touched element of every operand once."""
+    from dnnc.axis import touched
+
+    rows, columns = (touched(w, 0, w.out).bit_count() for w in (shape.y, shape.x))
+    planes = shape.g * shape.k
+    channels = shape.c * shape.g if shape.kind == "array" else shape.k
+    words = shape.n * rows * columns * channels + shape.parameters * planes
+    if shape.kind == "array":
+        words += planes * shape.c * shape.y.kernel * shape.x.kernel
+    if shape.residual:
+        words += shape.n * shape.y.out * shape.x.out * planes
+    if shape.second is not None:
+        extents = (shape.n, shape.y.out, shape.x.out, shape.k)
+        words += int(np.prod([e for e, has in zip(extents, shape.second, strict=True) if has]))
+    return (words + shape.n * shape.out_rows * shape.out_columns * planes) * machine.word_bytes

@@ -1,0 +1,302 @@
+"""The structural checks: every word on chip is tagged with the element it holds, every word in DRAM with a valid bit.
+
+A tag is the element's role and coordinates as one number, zero where a word holds nothing. A read compares the
+tags it finds with those of the region it wants, so a forgotten load, an overwritten resident, a wrong halo or a
+buffer that runs into another one is found without computing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnnc_runtime.addressing import Box, banks, boxes, covers, inside, partitions, row_major, window
+from dnnc_runtime.errors import DisagreementFault
+from dnnc_runtime.frame import Access, frame, space
+from dnnc_runtime.pooling import Rows, Windows
+from dnnc_runtime.program import (
+    Compute,
+    Host,
+    Instruction,
+    Load,
+    Move,
+    Part,
+    Placement,
+    PoolTile,
+    Program,
+    Release,
+    Role,
+    Section,
+    Store,
+    Width,
+)
+from dnnc_runtime.tags import Tags
+from dnnc_runtime.tensor import Piece, Region, View, span
+
+
+class Checks:
+    """A listener that raises :class:`DisagreementFault` at the first instruction that cannot mean what it says."""
+
+    def __init__(self, program: Program) -> None:
+        self._machine = program.machine
+        self._banks = banks(program.machine)
+        self._levels = {memory.name: memory.level for memory in program.machine.memories}
+        self._values = {placement.name: placement for placement in program.values}
+        self._outputs = program.outputs
+        self._words = {tensor.name: tensor.words for tensor in program.tensors}
+        self._valid = {t.name: np.zeros(t.words, np.bool_) for t in program.tensors if not t.constant}
+        self._section = ""
+        for name in program.inputs:
+            self._fill(self._place(name).view)
+
+    def valid(self, view: View) -> bool:
+        """Whether every word of a view has been written."""
+        bits = self._valid.get(view.tensor)
+        return bits is None or all(window(bits, box[0], box[3], box[4]).all() for box in _dram(view))
+
+    def begin(self, section: Section) -> None:
+        """Start a section with empty memories."""
+        self._section = section.name
+        if section.kernel is None:
+            return
+        self._frame = frame(self._machine, section)
+        for role, view in section.views:
+            self._bounds(role, view)
+        self._tags = Tags(self._machine, self._frame)
+        self._stored = np.zeros(prod(self._frame.shapes["output"]), np.bool_)
+        self._summed: dict[Region, int] = {}
+        self._windows = Windows(self._frame)
+
+    def step(self, index: int, instruction: Instruction) -> None:
+        """Check one instruction and tag what it writes."""
+        try:
+            _CHECKS[type(instruction)](self, instruction)
+        except DisagreementFault as fault:
+            kind = type(instruction).__name__
+            raise DisagreementFault(f"layer {self._section!r}, instruction {index} ({kind}): {fault}") from None
+
+    def end(self, section: Section) -> None:
+        """Every output element has to be stored by now."""
+        if section.kernel is None:
+            return
+        if not self._stored.all():
+            missing = np.unravel_index(int(np.argmin(self._stored)), self._frame.shapes["output"])
+            at = tuple(int(i) for i in missing)
+            raise DisagreementFault(f"layer {section.name!r}: output element {at} (n, y, x, g, k) was never stored")
+        self._fill(self._frame.views["output"])
+
+    def finish(self) -> None:
+        """Every output of the program has to be in DRAM by now."""
+        for name in self._outputs:
+            if not self.valid(self._place(name).view):
+                raise DisagreementFault(f"output {name!r} of the program was never written whole")
+
+    def _load(self, load: Load) -> None:
+        self._transfer(load)
+        view = self._frame.views[load.role]
+        bits = self._valid.get(view.tensor)
+        if bits is not None:
+            for region in load.transfers:
+                self._require_dram(bits, view, region, self._frame.widths[load.role])
+        self._tags.write(space(load.role), self._banks[load.memory], load.pieces)
+
+    def _store(self, store: Store) -> None:
+        self._transfer(store)
+        self._single(store.role, store.pieces)
+        self._tags.read(space(store.role), self._banks[store.memory], store.pieces)
+        for region in store.transfers:
+            if store.role == "output":
+                self._store_once(region)
+            else:
+                self._fill(self._frame.views[store.role], region, self._frame.widths[store.role])
+
+    def _transfer(self, transfer: Load | Store) -> None:
+        """The pieces hold exactly what is transferred, inside the tensor, at the width of the role."""
+        role, view = transfer.role, self._frame.views.get(transfer.role)
+        if view is None:
+            raise DisagreementFault(f"the layer has no {role} in DRAM")
+        self._width(role, transfer.width)
+        # Units that both need a row may each load it.
+        repeat = isinstance(transfer, Load)
+        if not partitions(transfer.transfers, [piece.region for piece in transfer.pieces], repeat):
+            raise DisagreementFault(f"the pieces of {role} do not hold each element transferred exactly once")
+        for region in transfer.transfers:
+            if not inside(region, view.shape):
+                raise DisagreementFault(f"{role} region {_show(region)} is outside its tensor's shape {view.shape}")
+
+    def _width(self, role: Role, width: Width) -> None:
+        words = 1 if width == "word" else self._frame.widths["accumulator"]
+        if words != self._frame.widths[role]:
+            raise DisagreementFault(f"{role} at {width} width, expected {self._frame.widths[role]} words an element")
+
+    def _require_dram(self, bits: NDArray[np.bool_], view: View, region: Region, width: int) -> None:
+        for box in _dram(view, region):
+            for word in range(width):
+                if not window(bits, box[0], box[3] + word, box[4]).all():
+                    raise DisagreementFault(f"{_show(region)} of DRAM tensor {view.tensor!r} was never written")
+
+    def _store_once(self, region: Region) -> None:
+        strides = row_major(self._frame.shapes["output"])
+        for box in boxes(region, 0, strides, 0, strides):
+            there = window(self._stored, box[0], box[3], box[4])
+            if there.any():
+                raise DisagreementFault(f"an output element of {_show(region)} is stored a second time")
+            there[...] = True
+
+    def _move(self, move: Move) -> None:
+        if [piece.region for piece in move.source] != [piece.region for piece in move.target]:
+            raise DisagreementFault(f"moved pieces of {move.role} do not correspond one to one")
+        self._width(move.role, move.width)
+        memory, role = self._banks[move.memory], space(move.role)
+        self._single(role, move.source)
+        self._tags.read(role, memory, move.source)
+        self._tags.write(role, memory, move.target)
+        if role == "pending":
+            self._windows.move(move.source, move.target)
+
+    def _release(self, release: Release) -> None:
+        width = 1 if release.width == "word" else self._frame.widths["accumulator"]
+        self._tags.clear(self._banks[release.memory], release.pieces, width)
+
+    def _compute(self, compute: Compute) -> None:
+        for part in compute.parts:
+            self._check_units(part)
+            self._check_sum(compute, part)
+            for access in self._frame.reads(compute, part):
+                self._access(access)
+        if compute.last and not compute.first:
+            for part in compute.parts:
+                self._consume("accumulator", dict(part.operands)["accumulator"])
+        for part in compute.parts:
+            self._emit(self._frame.writes(compute, part))
+
+    def _check_sum(self, compute: Compute, part: Part) -> None:
+        """Every input channel is summed exactly once, in ascending order."""
+        if self._frame.kernel.operation != "conv":
+            if not (compute.first and compute.last):
+                raise DisagreementFault(f"{self._frame.kernel.operation} accumulates nothing: expected first and last")
+            return
+        start, stop = compute.reduce
+        expected = 0 if compute.first else self._summed.get(part.region, 0)
+        channels = self._frame.shapes["input"][4]
+        if start != expected or stop <= start or (stop == channels) != compute.last:
+            raise DisagreementFault(
+                f"sums channels {start}..{stop} of {_show(part.region)}, expected to go on at {expected} and be "
+                f"{'the last' if stop == channels else 'not the last'} visit of {channels} channels"
+            )
+        self._summed[part.region] = stop
+
+    def _check_units(self, part: Part) -> None:
+        """All memories that a part touches belong to one unit of the outermost of their levels."""
+        levels = self._machine.levels
+        units: set[tuple[int, int]] = set()
+        for role, pieces in part.operands:
+            level = self._levels[self._frame.homes[role].name]
+            units.update((level, instance) for piece in pieces for instance in piece.instances)
+        outer = min(level for level, _ in units)
+        owners = {unit // prod(x.count for x in levels[outer + 1 : level + 1]) for level, unit in units}
+        if len(owners) > 1:
+            raise DisagreementFault(f"one part reads memories of {levels[outer].name} units {sorted(owners)}")
+
+    def _pool_tile(self, pool: PoolTile) -> None:
+        if self._frame.fused_pool is None or not len(pool.parts) == len(pool.before) == len(pool.after):
+            raise DisagreementFault("a pooled tile needs a fused pool, and pending windows listed for every part")
+        shares = list(zip(pool.parts, pool.before, pool.after, strict=True))
+        rows = [self._pool_part(part, before, after) for part, before, after in shares]
+        for part, before, _ in shares:
+            self._consume("tile", dict(part.operands)["tile"])
+            self._consume("pending", before)
+        for (part, _, after), seen in zip(shares, rows, strict=True):
+            for access in self._frame.pool_writes(part, after):
+                self._emit(access)
+            self._windows.keep(after, seen)
+
+    def _pool_part(self, part: Part, before: tuple[Piece, ...], after: tuple[Piece, ...]) -> dict[int, Rows]:
+        """What a part reads is there; the rows that its windows have seen."""
+        self._check_units(part)
+        tile, begun = self._frame.pool_reads(part, before, after)
+        self._access(tile)
+        for access in begun:
+            self._access(access)
+            if access[2] != self._frame.pooled(part, access[2][1]):
+                raise DisagreementFault(f"partial results {_show(access[2])} are not whole rows of their tile")
+        return self._windows.combined(part, before, after)
+
+    def _host(self, host: Host) -> None:
+        for name in filter(None, host.inputs):
+            if not self.valid(self._place(name).view):
+                raise DisagreementFault(f"{host.node!r} reads {name!r}, which was never written whole")
+        for name in filter(None, host.outputs):
+            self._fill(self._place(name).view)
+
+    def _place(self, name: str) -> Placement:
+        if name not in self._values:
+            raise DisagreementFault(f"value {name!r} has no place in DRAM")
+        return self._values[name]
+
+    def _bounds(self, role: Role, view: View) -> None:
+        words, last = self._words.get(view.tensor), view.offset
+        last += sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
+        if words is None:
+            raise DisagreementFault(f"layer {self._section!r}: {role} lies in unknown tensor {view.tensor!r}")
+        if view.offset < 0 or min(view.strides) < 0 or last + self._frame.widths[role] > words:
+            raise DisagreementFault(
+                f"layer {self._section!r}: {role} ends at word {last}, tensor {view.tensor!r} has {words}"
+            )
+
+    def _access(self, access: Access) -> None:
+        """The pieces hold their regions, and together what is needed."""
+        role, pieces, need = access
+        self._single(role, pieces)
+        if not covers([piece.region for piece in pieces], need):
+            raise DisagreementFault(f"the pieces of {role} do not hold all of {_show(need)}")
+        self._tags.read(role, self._frame.homes[role], pieces)
+
+    def _emit(self, access: Access) -> None:
+        """The pieces take up exactly the region written."""
+        role, pieces, region = access
+        self._single(role, pieces)
+        if all(region) and not partitions([region], [piece.region for piece in pieces]):
+            raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
+        self._tags.write(role, self._frame.homes[role], pieces)
+
+    def _consume(self, role: Role, pieces: Sequence[Piece]) -> None:
+        self._tags.clear(self._frame.homes[role], pieces, self._frame.widths[role])
+
+    def _single(self, role: Role, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            if len(piece.instances) != 1:
+                raise DisagreementFault(f"a piece of {role} names units {piece.instances}; only loads broadcast")
+
+    def _fill(self, view: View, region: Region | None = None, width: int = 1) -> None:
+        """Mark words of DRAM as written: a region of the view, or all of it."""
+        bits = self._valid.get(view.tensor)
+        if bits is None:
+            raise DisagreementFault(f"constant {view.tensor!r} is written")
+        for box in _dram(view, region):
+            for word in range(width):
+                window(bits, box[0], box[3] + word, box[4])[...] = True
+
+
+_CHECKS: dict[type[Instruction], Callable[[Checks, Any], None]] = {
+    Load: Checks._load,
+    Store: Checks._store,
+    Move: Checks._move,
+    Release: Checks._release,
+    Compute: Checks._compute,
+    PoolTile: Checks._pool_tile,
+    Host: Checks._host,
+}
+
+
+def _dram(view: View, region: Region | None = None) -> list[Box]:
+    whole = region or tuple(span(0, size) for size in view.shape)
+    return boxes(whole, 0, view.strides, view.offset, view.strides)
+
+
+def _show(region: Region) -> str:
+    return "[" + " ".join(",".join(str(run) for run in axis) or "-" for axis in region) + "]"

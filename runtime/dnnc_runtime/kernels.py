@@ -1,0 +1,190 @@
+"""What the operations mean, on arrays of words: the same functions serve tiles on chip and whole tensors.
+
+Arrays have the roles' axes. Rows and columns are gathered through tap tables ``[output, tap] -> position``, in
+which padding is the position after the last one, so that padding is never among the words held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnnc_runtime.addressing import Integers, listed
+from dnnc_runtime.frame import taps, touched
+from dnnc_runtime.numbers import Numbers, Tally, Words
+from dnnc_runtime.program import Kernel, Pool, Role, Window
+from dnnc_runtime.tensor import Axis, Region
+
+GATHER_BYTES = 1 << 24
+"""Convolutions gather at most about this much at a time."""
+
+Operands = Mapping[Role, Words]
+
+
+def visit(kernel: Kernel, numbers: Numbers, operands: Operands, region: Region) -> NDArray[Any]:
+    """Products of input and weights summed over taps and the channels given: ``[n, y, x, g, k]``, exact."""
+    rows, columns = window_taps(kernel.y, region[1]), window_taps(kernel.x, region[2])
+    x, w = operands["input"], operands["weights"]
+    if x.shape[3] > 1 and w.shape[1] == w.shape[4] == 1:
+        return _depthwise(numbers, x, w, rows, columns)
+    step = max(1, GATHER_BYTES // max(1, _gathered(x, w, columns) * numbers.exact.itemsize))
+    strips = [_convolve(numbers, x, w, rows[i : i + step], columns) for i in range(0, len(rows), step)]
+    return strips[0] if len(strips) == 1 else np.concatenate(strips, axis=1)
+
+
+def window_taps(window: Window, outputs: Axis) -> Integers:
+    """The tap table of outputs over exactly the inputs that they touch."""
+    return taps(window, outputs, touched(window, outputs))
+
+
+def _gathered(x: Words, w: Words, columns: Integers) -> int:
+    """Elements that one output row gathers."""
+    return x.shape[0] * len(columns) * x.shape[3] * prod(w.shape[2:])
+
+
+def _convolve(numbers: Numbers, x: Words, w: Words, rows: Integers, columns: Integers) -> NDArray[Any]:
+    n, _, _, g, c = x.shape
+    k, r, q = w.shape[1:4]
+    out = (n, len(rows), len(columns))
+    if g == 1:
+        gathered = _gather(x, rows, columns).reshape(prod(out), r * q * c).astype(numbers.exact, copy=False)
+        kernels = w.reshape(k, r * q * c).astype(numbers.exact, copy=False)
+        return (gathered @ kernels.T).reshape(*out, 1, k)
+    gathered = _gather(x, rows, columns).reshape(prod(out), r * q, g, c).transpose(2, 0, 1, 3)
+    grouped = gathered.reshape(g, prod(out), r * q * c).astype(numbers.exact, copy=False)
+    kernels = w.reshape(g, k, r * q * c).astype(numbers.exact, copy=False)
+    return (grouped @ kernels.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(*out, g, k)
+
+
+def _gather(x: Words, rows: Integers, columns: Integers) -> Words:
+    """Every output's taps: ``[n, y * x, r * q, g * c]``, zeros for padding."""
+    n, height, width, g, c = x.shape
+    if rows.shape[1] == columns.shape[1] == 1 and _straight(rows, height) and _straight(columns, width):
+        return x
+    padded = np.zeros((n, height * width + 1, g * c), x.dtype)
+    padded[:, :-1] = x.reshape(n, height * width, g * c)
+    y, z = rows[:, None, :, None], columns[None, :, None, :]
+    where = np.where((y == height) | (z == width), height * width, y * width + z)
+    return padded.take(where.reshape(-1), axis=1)
+
+
+def _straight(table: Integers, size: int) -> bool:
+    """Whether a table of one tap reads all positions in order."""
+    return len(table) == size and bool((table[:, 0] == np.arange(size)).all())
+
+
+def _depthwise(numbers: Numbers, x: Words, w: Words, rows: Integers, columns: Integers) -> NDArray[Any]:
+    n, height, width, g, _ = x.shape
+    padded = np.zeros((n, height + 1, width + 1, g), numbers.exact)
+    padded[:, :height, :width] = x[..., 0]
+    total = np.zeros((n, len(rows), len(columns), g), numbers.exact)
+    for r in range(rows.shape[1]):
+        strip = padded[:, rows[:, r]]
+        for q in range(columns.shape[1]):
+            total += strip[:, :, columns[:, q]] * w[:, 0, r, q, 0]
+    return total[..., None]
+
+
+def finish(kernel: Kernel, numbers: Numbers, sums: Words, operands: Operands, tally: Tally) -> Words:
+    """Sums, bias and residual rounded to words once, then activated."""
+    addends = [operands[role] for role in _ADDENDS if role in operands]
+    return activate(kernel, numbers, numbers.finish(sums, addends, tally), operands, tally)
+
+
+_ADDENDS: tuple[Role, ...] = ("bias", "residual")
+
+
+def activate(kernel: Kernel, numbers: Numbers, words: Words, operands: Operands, tally: Tally) -> Words:
+    """The kernel's activation, if it has one."""
+    if kernel.activation is None:
+        return words
+    return numbers.activate(words, kernel.activation, operands.get("slope"), tally)
+
+
+def vector(kernel: Kernel, numbers: Numbers, operands: Operands, region: Region, tally: Tally) -> Words:
+    """A vector operation and its activation: ``[n, y, x, g, k]`` words at the region's rows and columns."""
+    words = VECTOR[kernel.operation](kernel, numbers, operands, region, tally)
+    return activate(kernel, numbers, words, operands, tally)
+
+
+def _pool(kernel: Kernel, numbers: Numbers, operands: Operands, region: Region, tally: Tally) -> Words:
+    assert kernel.pool is not None
+    held = touched(kernel.pool.y, region[1]), touched(kernel.pool.x, region[2])
+    return pool(kernel.pool, numbers, operands["input"], (region[1], region[2]), held)
+
+
+def pool(pool: Pool, numbers: Numbers, words: Words, outputs: tuple[Axis, Axis], held: tuple[Axis, Axis]) -> Words:
+    """Whole windows over the rows and columns held: ``[n, pooled y, pooled x, g, k]`` words."""
+    return close_pool(pool, numbers, combine(pool, numbers, words, outputs, held), *outputs)
+
+
+def combine(pool: Pool, numbers: Numbers, words: Words, outputs: tuple[Axis, Axis], held: tuple[Axis, Axis]) -> Words:
+    """Maxima or sums of the rows and columns held, for windows that may reach over them."""
+    across = _combine(pool, numbers, words, taps(pool.x, outputs[1], held[1]), 2)
+    return _combine(pool, numbers, across, taps(pool.y, outputs[0], held[0]), 1)
+
+
+def include(pool: Pool, words: Words, at: tuple[NDArray[Any], ...], more: Words) -> None:
+    """Combine some windows of ``words`` with what they have seen elsewhere."""
+    words[at] = np.maximum(words[at], more) if pool.kind == "max" else words[at] + more
+
+
+def _combine(pool: Pool, numbers: Numbers, words: Words, table: Integers, axis: int) -> Words:
+    """Along one spatial axis, over the taps of a table; padding takes no part."""
+    shape = list(words.shape)
+    shape[axis] = 1
+    if pool.kind == "max":
+        lowest = -np.inf if words.dtype.kind == "f" else np.iinfo(words.dtype).min
+        padded = np.concatenate([words, np.full(shape, lowest, words.dtype)], axis)
+        best = padded.take(table[:, 0], axis)
+        for tap in range(1, table.shape[1]):
+            np.maximum(best, padded.take(table[:, tap], axis), out=best)
+        return best
+    padded = np.concatenate([words, np.zeros(shape, words.dtype)], axis)
+    total = numbers.widen(padded.take(table[:, 0], axis))
+    for tap in range(1, table.shape[1]):
+        total += padded.take(table[:, tap], axis)
+    return total
+
+
+def close_pool(pool: Pool, numbers: Numbers, gathered: Words, rows: Axis, columns: Axis) -> Words:
+    """Finished windows as words: maxima as they are, sums over their counts."""
+    if pool.kind == "max":
+        return gathered
+    counts = _counts(pool, pool.y, rows)[:, None] * _counts(pool, pool.x, columns)[None, :]
+    return numbers.average(gathered, counts[:, :, None, None])
+
+
+def _counts(pool: Pool, window: Window, outputs: Axis) -> Integers:
+    """How many taps of each window an average counts along one axis."""
+    points = listed(outputs)[:, None] * window.stride + np.arange(window.kernel) * window.dilation - window.pad
+    if pool.count_include_pad:
+        return np.count_nonzero(points < window.size + window.pad_after, axis=1)
+    return np.count_nonzero((points >= 0) & (points < window.size), axis=1)
+
+
+def _identity(kernel: Kernel, numbers: Numbers, operands: Operands, region: Region, tally: Tally) -> Words:
+    words = operands["input"]
+    fill = numbers.quantise(np.full(1, kernel.fill), Tally())
+    for axis, window in ((1, kernel.y), (2, kernel.x)):
+        table = window_taps(window, region[axis])[:, 0]
+        if not _straight(table[:, None], words.shape[axis]):
+            shape = list(words.shape)
+            shape[axis] = 1
+            words = np.concatenate([words, np.full(shape, fill, words.dtype)], axis).take(table, axis)
+    return words
+
+
+VECTOR: dict[str, Callable[[Kernel, Numbers, Operands, Region, Tally], Words]] = {
+    "pool": _pool,
+    "add": lambda kernel, numbers, a, region, tally: numbers.add(a["input"], a["second"], tally),
+    "sub": lambda kernel, numbers, a, region, tally: numbers.subtract(a["input"], a["second"], tally),
+    "mul": lambda kernel, numbers, a, region, tally: numbers.multiply(a["input"], a["second"], None, tally),
+    "scale": lambda kernel, numbers, a, region, tally: numbers.multiply(a["input"], a["scale"], a["bias"], tally),
+    "identity": _identity,
+}
+"""Vector operation -> its definition."""

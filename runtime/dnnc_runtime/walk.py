@@ -1,0 +1,48 @@
+"""Walks a program once, checks it, and tells listeners what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from dnnc_runtime.checks import Checks
+from dnnc_runtime.program import Instruction, Program, Section
+
+
+class Listener(Protocol):
+    """Observes a program in execution order; every call may raise to stop the walk."""
+
+    def begin(self, section: Section) -> None:
+        """A section starts; all on-chip memories are empty."""
+        ...
+
+    def step(self, index: int, instruction: Instruction) -> None:
+        """One instruction of the section, by its index in it."""
+        ...
+
+    def end(self, section: Section) -> None:
+        """The section has ended; all on-chip memories are emptied."""
+        ...
+
+
+def walk(program: Program, listeners: Iterable[Listener] = ()) -> None:
+    """Run every structural check of a program without computing a number, and tell the listeners.
+
+    Raises:
+        DisagreementFault: a read of words that do not hold what is read, an address outside its memory,
+            pieces that do not cover their transfers, an output element not stored exactly once.
+    """
+    tell(program, [Checks(program), *listeners])
+
+
+def tell(program: Program, listeners: Iterable[Listener]) -> None:
+    """Tell the listeners, in the order given, every section and instruction."""
+    everyone = list(listeners)
+    for section in program.sections:
+        for listener in everyone:
+            listener.begin(section)
+        for index, instruction in enumerate(section.instructions):
+            for listener in everyone:
+                listener.step(index, instruction)
+        for listener in everyone:
+            listener.end(section)
