@@ -122,7 +122,7 @@ def alone(
     return Program(target, tensors, (section,), values, inputs, ("output",))
 
 
-def given(data: dict[str, NDArray[np.float32]]) -> tuple[dict[str, NDArray[np.float32]], Constants]:
+def feeds(data: dict[str, NDArray[np.float32]]) -> tuple[dict[str, NDArray[np.float32]], Constants]:
     """Operands by role as a program's inputs and its constants' loaders."""
     inputs = {role: values for role, values in data.items() if role not in CONSTANTS}
     return inputs, {role: lambda v=values: v for role, values in data.items() if role in CONSTANTS}
@@ -204,7 +204,9 @@ class Emitter:
     def visit(self, tiles: list[Tile], c: int, stop: int) -> list[Instruction]:
         """Load everything for a range of channels and compute."""
         first, last = c == 0, stop == self.conv.c
-        out = self.loads("input", "maps", [(t.cu, self.input(t, c, stop).region, self.input(t, c, stop)) for t in tiles])
+        out = self.loads(
+            "input", "maps", [(t.cu, self.input(t, c, stop).region, self.input(t, c, stop)) for t in tiles]
+        )
         held = [(v, *self.weights(v, r, c, stop)) for t in tiles for v, r in t.slices]
         out += self.loads("weights", "weights", [(v, p.region, p) for v, p, _ in held])
         roles: list[Role] = [r for r in ("bias", "slope") if r in self.conv.shapes] if last else []
@@ -251,9 +253,7 @@ class Emitter:
         after = [self.pending(t) for t in tiles]
         for tile, pieces in zip(tiles, after, strict=True):
             pending[tile.cu] = pieces
-        parts = tuple(
-            Part(t.region, (("tile", (self.output(t),)), ("output", (self.pooled(t),)))) for t in tiles
-        )
+        parts = tuple(Part(t.region, (("tile", (self.output(t),)), ("output", (self.pooled(t),)))) for t in tiles)
         return [PoolTile(parts, tuple(before), tuple(after))]
 
     def windows(self, tile: Tile) -> tuple[list[int], list[int]]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from dnnc import operators, rules
 from dnnc.layer import HostLayer, Layer
 from lowering import Net, brief, lowered, snowflake
 
@@ -43,7 +44,7 @@ def test_depthwise_and_one_dimensional_convolutions() -> None:
     assert (second.n, second.y.out, second.x.out, second.g, second.k, second.c) == (2, 1, 5, 2, 3, 2)
 
 
-GEMMS = {
+GEMMS: dict[str, tuple[Any, Any, Any, dict[str, Any], list[str]]] = {
     "plain": ((4, 6), (6, 5), None, {}, ["Gemm"]),
     "transposed weights": ((4, 6), (5, 6), (5,), {"transB": 1}, ["Gemm"]),
     "transposed input": ((6, 4), (6, 5), (1, 5), {"transA": 1}, ["Gemm"]),
@@ -216,7 +217,7 @@ def test_what_the_array_has_no_unit_for_runs_on_the_host() -> None:
     assert brief(made) == ["(MaxPool)", "(Conv)", "Conv", "(LRN)", "(Softmax)"]
     reasons = [layer.reason for layer in made.layers if isinstance(layer, HostLayer)]
     assert reasons == [
-        "the array needs that only the first output is used",
+        "the array needs no output used but the first",
         "the array needs one or two spatial axes",
         "the array has no unit for LRN",
         "the array has no unit for Softmax",
@@ -255,3 +256,8 @@ def test_a_machine_that_fuses_nothing_runs_every_node_alone() -> None:
     net.op("Gemm", net.op("Flatten", pooled), net.const(4, 3), net.const(3), beta=0.5)
     made = lowered(net.model(), replace(snowflake(), fuses=frozenset()))
     assert brief(made) == ["Conv", "Add", "Add", "Relu", "AveragePool", "Gemm", "Add"]
+
+
+def test_every_operator_of_the_array_has_a_rule() -> None:
+    layers = {name for name, row in operators.OPERATORS.items() if row.kind not in ("alias", "concat")}
+    assert layers == rules.RULES.keys()

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
+
+from dnnc import onnx_import
 from dnnc.layer import Layer, Lowered
-from lowering import Net, brief, lowered
+from dnnc.lower import lower
+from dnnc.simplify import simplify
+from lowering import Net, brief, lowered, snowflake
 
 
 def views(made: Lowered) -> dict[str, tuple[str, int]]:
@@ -109,3 +116,15 @@ def test_squeeze_and_excitation() -> None:
     assert brief(made) == ["Conv+activation", "AveragePool", "Conv+activation", "Conv+activation", "Mul"]
     assert isinstance(layer := made.layers[-1], Layer)
     assert layer.shape.second == (True, False, False, True)
+
+
+def test_equal_weights_share_a_tensor_and_nothing_is_loaded() -> None:
+    net = Net(x=(1, 4, 5, 5), y=(1, 4, 5, 5))
+    weights = net.weights(4, 4, 3, 3)
+    graph = simplify(onnx_import.load(net.model(*(net.op("Conv", name, weights) for name in ("x", "y")))))
+
+    def load() -> NDArray[Any]:
+        raise AssertionError("a constant was loaded")
+
+    unread = graph.rewrite(constants={value.name: load for value in graph.values if value.constant})
+    assert [t.name for t in lower(unread, snowflake()).tensors if t.constant] == [weights]

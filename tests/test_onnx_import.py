@@ -15,12 +15,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper, shape_inference
 
-from networks import SHAPE_ONLY
-
 from dnnc import onnx_import
 from dnnc.graph import Graph, Node
 from dnnc.onnx_import.reading import NEWEST_OPSET
 from dnnc_runtime.errors import Fault, ModelFault, UsageFault
+from networks import SHAPE_ONLY
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 Shape = Sequence[int | str | None] | None
@@ -80,7 +79,9 @@ def light(name: str) -> Path:
 @pytest.mark.parametrize("name", SHAPE_ONLY)
 def test_shape_only_networks_agree_with_inference_on_the_whole_model(name: str) -> None:
     graph = onnx_import.load(light(name))
-    inferred = shape_inference.infer_shapes(onnx.load(str(light(name))), strict_mode=True, data_prop=True).graph
+    inferred = shape_inference.infer_shapes(
+        ModelProto.FromString(light(name).read_bytes()), strict_mode=True, data_prop=True
+    ).graph
     known = {
         info.name: tuple(dim.dim_value for dim in info.type.tensor_type.shape.dim)
         for info in (*inferred.value_info, *inferred.output)
@@ -135,7 +136,7 @@ def test_shape_computations_become_constants() -> None:
 def test_sizes_that_depend_on_data_of_constants_are_found() -> None:
     nodes = [node("NonZero", "c", "at"), node("Transpose", "at", "rows"), node("GatherND", "c rows", "picked")]
     add = node("Add", "x picked")
-    proto = model(*nodes, add, inputs={"x": (2,)}, constants={"c": np.float32([0, 3, 0, 5])})
+    proto = model(*nodes, add, inputs={"x": (2,)}, constants={"c": np.array([0, 3, 0, 5], np.float32)})
     graph = onnx_import.load(proto)
     assert [n.operator for n in graph.nodes] == ["Add"]
     assert graph.constant("picked").tolist() == [3, 5]
@@ -236,7 +237,7 @@ def external(folder: Path) -> Path:
     """A model whose weights lie in a file beside it."""
     proto = model(node("Conv", "x w b"), constants={"w": weights(4, 3, 3, 3), "b": weights(4)})
     path = folder / "model.onnx"
-    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)  # pyright: ignore[reportUnknownMemberType]
     return path
 
 
@@ -269,7 +270,7 @@ def test_over_2_gb_of_external_data_is_imported_and_read(tmp_path: Path) -> None
         # Sparse: takes no space, but for its last word.
         file.seek(4096 + 4 * rows * columns - 4)
         file.write(np.float32(3).tobytes())
-    onnx.save(proto, tmp_path / "big.onnx")
+    (tmp_path / "big.onnx").write_bytes(proto.SerializeToString())
     graph = onnx_import.load(tmp_path / "big.onnx")
     assert graph.value("y").shape == (1, rows)
     assert graph.constant("w")[-1, -1] == 3
@@ -352,7 +353,7 @@ def test_constants_of_a_single_node_model_are_inside_unless_they_are_fed() -> No
 
 
 def test_attributes_of_every_kind_go_to_the_graph_and_back() -> None:
-    value = numpy_helper.from_array(np.float32([2]))
+    value = numpy_helper.from_array(np.array([2], np.float32))
     nodes = [
         node("Resize", "x none scales", "a", mode="nearest", cubic_coeff_a=-0.5, axes=[2, 3]),
         node("RandomUniform", "", "r", shape=[1, 3, 16, 16]),
@@ -360,7 +361,7 @@ def test_attributes_of_every_kind_go_to_the_graph_and_back() -> None:
         node("LeakyRelu", "b", alpha=0.25),
     ]
     nodes[0].input[1] = ""
-    graph = onnx_import.load(model(*nodes, constants={"scales": np.float32([2, 2])}, opset=18))
+    graph = onnx_import.load(model(*nodes, constants={"scales": np.array([2, 2], np.float32)}, opset=18))
     resize = graph.nodes[0]
     assert dict(resize.attributes) == {"mode": "nearest", "cubic_coeff_a": -0.5, "axes": (2, 3)}
     again = onnx_import.single_node_model(graph, resize).graph.node[0]
@@ -370,7 +371,7 @@ def test_attributes_of_every_kind_go_to_the_graph_and_back() -> None:
     parsed = Graph.parse(str(graph))
     assert parsed.nodes == graph.nodes
     shape = onnx_import.load(
-        model(node("ConstantOfShape", "s", value=value), inputs={"x": (1,)}, constants={"s": np.int64([2])})
+        model(node("ConstantOfShape", "s", value=value), inputs={"x": (1,)}, constants={"s": np.array([2], np.int64)})
     )
     assert shape.constant("y").tolist() == [2, 2]
 
@@ -417,7 +418,7 @@ REFUSALS: list[tuple[ModelProto, str]] = [
     (model(node("Relu", "x"), opset=NEWEST_OPSET + 1), f"the model's opset is {NEWEST_OPSET + 1}"),
     (model(node("Relu", "x"), inputs={"x": (1, 0)}), "input 'x' has a zero-sized dimension: [1, 0]"),
     (
-        model(node("Slice", "x a a"), inputs={"x": (4,)}, constants={"a": np.int64([1])}),
+        model(node("Slice", "x a a"), inputs={"x": (4,)}, constants={"a": np.array([1], np.int64)}),
         "node 'y' (Slice): output 'y' has a zero-sized dimension: [0]",
     ),
     (model(node("NonZero", "x", "i"), node("Cast", "i", to=FLOAT)), "node 'i' (NonZero): the shape of its output 'i'"),

@@ -14,24 +14,25 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import SHAPE_ONLY
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from test_graph import renamed
 
 from dnnc import onnx_import
 from dnnc.graph import Graph, Node
 from dnnc.simplify import RULES, MergePads, RemoveIdentities, simplify
 from dnnc_runtime.errors import ModelFault
+from networks import SHAPE_ONLY
+from test_graph import renamed
 
 Array = NDArray[Any]
 OPSETS = (7, 9, 10, 11, 13, 18)
 
 
 def session(proto: ModelProto) -> Any:
-    options = onnxruntime.SessionOptions()
+    runtime: Any = onnxruntime
+    options = runtime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def evaluate(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
@@ -116,12 +117,9 @@ def conv(net: Net, draw: st.DrawFn) -> None:
     k, stride = draw(st.integers(1, 3)), draw(st.integers(1, 2))
     maps = channels * draw(st.integers(1, 2))
     names = [net.weights(maps, channels // group, k, k), *([net.weights(maps)] if draw(st.booleans()) else [])]
-    padding = draw(
-        st.sampled_from(
-            [{}, {"pads": [0, 1, 2, 0]}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"auto_pad": "VALID"}]
-        )
-    )
-    net.on("Conv", *names, strides=[stride, stride], group=group, **padding)
+    paddings: list[dict[str, Any]] = [{}, {"pads": [0, 1, 2, 0]}]
+    paddings += [{"auto_pad": mode} for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")]
+    net.on("Conv", *names, strides=[stride, stride], group=group, **draw(st.sampled_from(paddings)))
 
 
 def batch_norm(net: Net, draw: st.DrawFn) -> None:
@@ -173,13 +171,13 @@ def many(net: Net, draw: st.DrawFn) -> None:
 
 def nothing(net: Net, draw: st.DrawFn) -> None:
     operator = draw(st.sampled_from(["Identity", "Dropout", "Cast", "Transpose", "Reshape", "Concat"]))
-    extra: dict[str, Any] = {
-        "Cast": {"to": 1},
-        "Transpose": {"perm": [0, 1, 2, 3]},
+    extra: dict[str, dict[str, Any]] = {
+        "Cast": {"to": TensorProto.FLOAT},
         "Concat": {"axis": -3 if net.opset > 10 else 1},
-    }.get(operator, {})
+        "Transpose": {"perm": [0, 1, 2, 3]},
+    }
     names = [net.constant([0, 0, 0, 0], np.int64)] if operator == "Reshape" else []
-    net.on(operator, *names, **extra)
+    net.on(operator, *names, **extra.get(operator, {}))
 
 
 def residual(net: Net, draw: st.DrawFn) -> None:
@@ -226,6 +224,8 @@ def networks_of(draw: st.DrawFn) -> ModelProto:
     """A chain of steps on small maps, and how it may end."""
     net = Net((2, 2, 6, 7), draw(st.sampled_from(OPSETS)), draw(st.integers(0, 9)))
     for step in draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=6)):
+        if min(net.shape[2:]) < 3 and step in (conv, pool):
+            continue
         step(net, draw)
         net.shape = onnx_import.load(net.model()).value(net.last).shape
     for step in draw(st.lists(st.sampled_from([gemm, matmul, head, simple]), max_size=1)):
@@ -249,7 +249,7 @@ def test_simplification_preserves_the_numbers(proto: ModelProto) -> None:
 def hold_promises(node: Node) -> None:
     """What the description of dnnc.simplify says of the forms of nodes."""
     attributes = dict(node.attributes)
-    assert node.operator not in {"Identity", "GlobalAveragePool", "Sum"} or node.inputs[0] == "x"
+    assert node.operator not in {"Dropout", "GlobalAveragePool", "Sum"}
     assert "auto_pad" not in attributes
     if node.operator in {"Conv", "MaxPool", "AveragePool"}:
         assert {"kernel_shape", "strides", "pads"} <= attributes.keys()
@@ -280,7 +280,7 @@ def test_shape_only_networks_shrink_to_what_computes(name: str) -> None:
     if name == "resnet50":
         assert len(graph.nodes) == 123
         conv = graph.nodes[0]
-        assert (conv.name, conv.outputs, conv.nodes) == ("n239", ("r240",), ("n239", "n240")) or len(conv.nodes) == 2
+        assert len(conv.nodes) == 2
 
 
 def test_a_folded_convolution_keeps_its_name_and_makes_the_last_value() -> None:
@@ -417,10 +417,10 @@ def test_identities_go_and_the_value_keeps_the_outputs_name() -> None:
     ]
 
 
-def test_an_identity_from_input_to_output_stays() -> None:
+def test_an_identity_between_input_and_outputs_stays() -> None:
     net = Net((1, 2, 3, 3)).on("Identity").on("Identity")
     assert operators(agree(net.model())) == ["Identity"]
-    net = Net((1, 2, 3, 3)).on("Relu").on("Identity")
+    net = Net((1, 2, 3, 3)).on("Relu").on("Sum")
     assert operators(agree(net.model("v0", "v1"))) == ["Relu", "Identity"]
 
 

@@ -17,17 +17,6 @@ from dnnc_runtime.tensor import View
 
 Array = NDArray[Any]
 
-_ACTIVATIONS: dict[str, Callable[..., Array]] = {
-    "Relu": lambda x: np.maximum(x, 0),
-    "LeakyRelu": lambda x, alpha: np.where(x < 0, alpha * x, x),
-    "PRelu": lambda x, slope: np.where(x < 0, slope * x, x),
-    "Clip": lambda x, low, high: np.clip(x, low, high),
-    "HardSigmoid": lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1),
-    "HardSwish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
-    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "Tanh": np.tanh,
-}
-
 
 def run(lowered: Lowered, graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Every placed value. Words that nothing wrote are NaN; a word written twice is an error."""
@@ -110,8 +99,18 @@ def activate(activation: Activation | None, x: Array, operands: Mapping[Role, Ar
     """An activation of every element."""
     if activation is None:
         return x
-    slope = [operands["slope"]] if "slope" in operands else []
-    return _ACTIVATIONS[activation.name](x, *slope, *activation.parameters)
+    a, b = (*activation.parameters, 0.0, 0.0)[:2]
+    functions: dict[str, Callable[[], Array]] = {
+        "Relu": lambda: np.maximum(x, 0),
+        "LeakyRelu": lambda: np.where(x < 0, a * x, x),
+        "PRelu": lambda: np.where(x < 0, operands["slope"] * x, x),
+        "Clip": lambda: np.clip(x, a, b),
+        "HardSigmoid": lambda: np.clip(a * x + b, 0, 1),
+        "HardSwish": lambda: np.multiply(x, np.clip(x / 6 + 0.5, 0, 1)),
+        "Sigmoid": lambda: np.reciprocal(1 + np.exp(-x)),
+        "Tanh": lambda: np.tanh(x),
+    }
+    return functions[activation.name]()
 
 
 def _operation(kernel: Kernel, operands: Mapping[Role, Array]) -> Array:
@@ -125,7 +124,8 @@ def _operation(kernel: Kernel, operands: Mapping[Role, Array]) -> Array:
         case "scale":
             return x * operands["scale"]
         case "identity":
-            return _windows(x, kernel.y, kernel.x, kernel.fill)[:, :, :, 0, 0]
+            out: Array = _windows(x, kernel.y, kernel.x, kernel.fill)[:, :, :, 0, 0]
+            return out
         case "add":
             return x + operands["second"]
         case "sub":
@@ -144,7 +144,8 @@ def _convolved(taps: Array, weights: Array) -> Array:
 
 def _pooled(pool: Pool, x: Array) -> Array:
     if pool.kind == "max":
-        return _windows(x, pool.y, pool.x, -np.inf).max(axis=(3, 4))
+        largest: Array = _windows(x, pool.y, pool.x, -np.inf).max(axis=(3, 4))
+        return largest
     counts = [_counts(window, pool.count_include_pad) for window in (pool.y, pool.x)]
     sums: Array = _windows(x, pool.y, pool.x, 0).sum(axis=(3, 4))
     return sums / np.outer(*counts)[None, :, :, None, None]
@@ -158,14 +159,16 @@ def _positions(window: Window) -> Array:
 def _counts(window: Window, padding: bool) -> Array:
     at = _positions(window)
     low, high = (-window.pad, window.size + window.pad_after) if padding else (0, window.size)
-    return ((at >= low) & (at < high)).sum(axis=1)
+    counts: Array = ((at >= low) & (at < high)).sum(axis=1)
+    return counts
 
 
 def _windows(x: Array, y: Window, z: Window, fill: float) -> Array:
     """(n, out y, out x, r, q, ...): every window's taps, padding filled."""
     padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0), (0, 0)), constant_values=fill)
     rows, columns = (np.where((p < 0) | (p >= w.size), w.size, p) for w in (y, z) for p in [_positions(w)])
-    return padded[:, rows[:, None, :, None], columns[None, :, None, :]]
+    out: Array = padded[:, rows[:, None, :, None], columns[None, :, None, :]]
+    return out
 
 
 def look(dram: Mapping[str, Array], view: View) -> Array:

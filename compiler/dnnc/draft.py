@@ -40,9 +40,13 @@ class Draft:
 
 def maps_views(layouts: Layouts, groups: int = 1) -> dict[Role, View] | None:
     """(n, y, x, g, channel) of feature maps (image, channel, [row,] column); None unless channels are contiguous."""
-    views = {role: _maps_view(layout, groups) for role, layout in layouts.items()}
-    found = {role: view for role, view in views.items() if view is not None}
-    return found if len(found) == len(views) else None
+    found: dict[Role, View] = {}
+    for role, layout in layouts.items():
+        view = _maps_view(layout, groups)
+        if view is None:
+            return None
+        found[role] = view
+    return found
 
 
 def _maps_view(layout: Layout, groups: int) -> View | None:

@@ -263,3 +263,19 @@ def _bisect(most: Ints, holds: Callable[[Ints, Ints], Ints]) -> Ints:
         ok = holds(every, middle)
         low, high = np.where(ok, np.minimum(middle, high), low), np.where(ok, high, middle - 1)
     return low
+
+
+def quickest_legal(space: Space) -> Found | None:
+    """The first legal schedule met, with the fewest bytes of its structure; None if there is none."""
+    for deal in space.deals:
+        tables = space.tables(deal)
+        if not all(len(tables[d].trips) for d in DIMS):
+            continue
+        for active, index in active_sets(tables):
+            for order, keep, pin in space.structures(active):
+                for follow in (False, True) if space.shape.parameters else (False,):
+                    structure = Structure(deal, order, keep, (1, 1, 1), pin, follow)
+                    visit = _Visit(space, structure, "traffic", None, settle=False)
+                    if found := visit.improve(grid(tables, index), None):
+                        return found
+    return None

@@ -207,5 +207,3 @@ def _step(axis: Axis, words: int) -> int:
     """What ``words`` steps of a logical axis add to the address; no sub-axis boundary lies strictly inside them."""
     inner = next((i, sub) for i, sub in zip(_inner(axis), axis, strict=True) if i <= words)
     return inner[1][1] * (words // inner[0])
-
-

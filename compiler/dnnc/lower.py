@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import prod
@@ -46,6 +46,16 @@ def lower(graph: Graph, machine: Machine, fused: Fused = always) -> Lowered:
     for group in groups:
         lowering.add(group)
     return lowering.finish(graph)
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A copy to be made: a value, where it lies, and the value and the place that it goes into."""
+
+    value: str
+    source: Layout
+    into: str
+    target: Layout
 
 
 @dataclass(slots=True)
@@ -100,12 +110,14 @@ class _Lowering:
         found = alias(self.graph, node, self.dram.find(value, order))
         if found is None:
             target, done = self.dram.copied(value, order)
-            move = Move(value, self.dram.values[value], target.tensor, target)
-            if not done and not self._move(node, node.nodes, [move]):
+            move = _Move(value, self.dram.values[value], target.tensor, target)
+            copies = self._moves(node, node.nodes, [] if done else [move])
+            # A row-major tensor takes any shape.
+            found = alias(self.graph, node, target)
+            if copies is None or found is None:
                 return False
             self.dram.keep(value, order, target)
-            found = alias(self.graph, node, target)
-            assert found is not None, f"a row-major tensor takes any shape, but not that of {node.name!r}"
+            self.layers += copies
         self.dram.values[node.outputs[0]] = found
         return True
 
@@ -115,20 +127,23 @@ class _Lowering:
         inputs = [self.dram.find(value, self.orders[group.output]) for value in node.inputs]
         parts = pieces(self.dram.place(group.output), axis, inputs)
         moves = [
-            Move(value, source, group.output, part)
+            _Move(value, source, group.output, part)
             for value, source, part in zip(node.inputs, inputs, parts, strict=True)
             if part is not None and part != source
         ]
-        return None not in parts and self._move(node, node.nodes, moves)
+        copies = self._moves(node, node.nodes, moves) if None not in parts else None
+        self.layers += copies or []
+        return copies is not None
 
     def _layer(self, group: Group) -> bool:
         """A layer on the array, with as few words copied first as its rule demands."""
         names = rules.operands(self.graph, group)
-        lie = {role: self._operand(group, role, name) for role, name in names.items()}
-        movable = [role for role, name in names.items() if not self.graph.value(name).constant]
+        lie: Layouts = {role: self._operand(group, role, name) for role, name in names.items()}
+        movable: list[Role] = [role for role, name in names.items() if not self.graph.value(name).constant]
         for roles in _by_words(movable, lie):
-            copies = {role: self.dram.copied(names[role], self._order(group, names[role])) for role in roles}
-            made = rules.draft(self.graph, group, {**lie, **{role: copy for role, (copy, _) in copies.items()}})
+            copies: _Copies = {role: self.dram.copied(names[role], self._order(group, names[role])) for role in roles}
+            trial: Layouts = {role: copies[role][0] if role in copies else layout for role, layout in lie.items()}
+            made = rules.draft(self.graph, group, trial)
             if made is not None and self._run(group, made, names, lie, copies):
                 return True
         return False
@@ -148,42 +163,31 @@ class _Lowering:
     def _run(self, group: Group, made: Draft, names: Mapping[Role, str], lie: Layouts, copies: _Copies) -> bool:
         """Adds a layer between the copies that it needs, unless one of them is impossible."""
         before = {
-            target.tensor: Move(names[role], lie[role], target.tensor, target)
+            target.tensor: _Move(names[role], lie[role], target.tensor, target)
             for role, (target, done) in copies.items()
             if role != "output" and not done
         }
-        after = [Move(t.tensor, t, names[role], lie[role]) for role, (t, _) in copies.items() if role == "output"]
-        if not all(rules.copy(move.source, move.target) for move in (*before.values(), *after)):
+        after = [_Move(t.tensor, t, names[role], lie[role]) for role, (t, _) in copies.items() if role == "output"]
+        moves = self._moves(group.main, (), [*before.values(), *after])
+        if moves is None:
             return False
+        values = dict(names)
         for role, (target, _) in copies.items():
             self.dram.keep(names[role], self._order(group, names[role]), target)
-        self._move(group.main, (), before.values())
-        values = {**names, **{role: target.tensor for role, (target, _) in copies.items()}}
-        self.layers.append(assemble(self.graph, self.dram, group, made, values))
-        self._move(group.main, (), after)
+            values[role] = target.tensor
+        layer = assemble(self.graph, self.dram, group, made, values)
+        self.layers += [*moves[: len(before)], layer, *moves[len(before) :]]
         return True
 
-    def _move(self, node: Node, covers: tuple[str, ...], moves: Iterable[Move]) -> bool:
-        """Copies, as layers named after the node that needs them; none of them if one is impossible."""
-        drafts = [(move, rules.copy(move.source, move.target)) for move in moves]
-        made = [(move, draft) for move, draft in drafts if draft is not None]
-        if len(made) < len(drafts):
-            return False
-        for move, draft in made:
-            taken = sum(layer.name.startswith(f"{node.name}:copy") for layer in self.layers)
-            values: dict[Role, str] = {"input": move.value, "output": move.into}
-            self.layers.append(copy_layer(f"{node.name}:copy{taken}", covers, draft, values))
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """A copy to be made: a value, where it lies, and the value and place that it goes into."""
-
-    value: str
-    source: Layout
-    into: str
-    target: Layout
+    def _moves(self, node: Node, covers: tuple[str, ...], moves: Sequence[_Move]) -> list[Layer] | None:
+        """Copies as layers, named after the node that needs them; None if one of them is impossible."""
+        out: list[Layer] = []
+        for i, move in enumerate(moves):
+            made = rules.copy(move.source, move.target)
+            if made is None:
+                return None
+            out.append(copy_layer(f"{node.name}:copy{i}", covers, made, {"input": move.value, "output": move.into}))
+        return out
 
 
 def _by_words(roles: Sequence[Role], lie: Layouts) -> list[tuple[Role, ...]]:

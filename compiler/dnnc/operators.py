@@ -101,7 +101,7 @@ def _floats(graph: Graph, node: Node) -> bool:
 
 
 def _one_output(graph: Graph, node: Node) -> bool:
-    """that only the first output is used"""
+    """no output used but the first"""
     return not any(name in graph.outputs or graph.consumers(name) for name in node.outputs[1:] if name)
 
 

@@ -24,7 +24,10 @@ def product(graph: Graph, group: Group, layouts: Layouts) -> Draft | None:
     """
     node = group.main
     extents = _extents(graph, node)
-    maps = {role: _map(node, extents, role, layout) for role, layout in layouts.items() if role != "weights"}
+    maps: dict[Role, Layout] = {}
+    for role, layout in layouts.items():
+        if role != "weights":
+            maps[role] = _map(node, extents, role, layout)
     weights: View | Constant | None
     if "weights" in layouts:
         weights = _weights_view(node, extents, layouts["weights"])
@@ -36,7 +39,7 @@ def product(graph: Graph, group: Group, layouts: Layouts) -> Draft | None:
     views: dict[Role, View] = {}
     for i, (role, layout) in enumerate(maps.items()):
         views[role] = _view(layout, [(row.extent, row.strides[i]) for row in rows])
-    constants = biases(graph, group, extents.g, extents.k)
+    constants: tuple[tuple[Role, Constant], ...] = biases(graph, group, extents.g, extents.k)
     if isinstance(weights, View):
         views["weights"] = weights
     else:

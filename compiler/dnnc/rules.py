@@ -133,8 +133,8 @@ def _binary(graph: Graph, group: Group, layouts: Layouts) -> Draft | None:
     """Add, Sub and Mul; axes that the second operand lacks broadcast."""
     if is_negation(graph, group.main):
         return _negation(graph, group, layouts)
-    spread_out = {role: layout.broadcast(layouts["output"].shape) for role, layout in layouts.items()}
-    made = _elementwise(_BINARY[group.main.operator], spread_out, _slope_axis(graph, group, group.output))
+    whole: Layouts = {role: layout.broadcast(layouts["output"].shape) for role, layout in layouts.items()}
+    made = _elementwise(_BINARY[group.main.operator], whole, _slope_axis(graph, group, group.output))
     if made is None:
         return None
     n, y, x, _, k = (a == b for a, b in zip(made.views["second"].shape, made.views["output"].shape, strict=True))
@@ -143,7 +143,7 @@ def _binary(graph: Graph, group: Group, layouts: Layouts) -> Draft | None:
 
 def _negation(graph: Graph, group: Group, layouts: Layouts) -> Draft | None:
     """constant - x, where the constant is one number or one per plane, as -1 * x + constant: exact in any numbers."""
-    first, second = group.main.inputs
+    first = group.main.inputs[0]
     along = operators.plane_axis(graph, first, len(operators.shape(graph, group.main, 1)))
     channel = None if along == -1 else along
     slope = _slope_axis(graph, group, group.output)
@@ -152,7 +152,7 @@ def _negation(graph: Graph, group: Group, layouts: Layouts) -> Draft | None:
     made = _elementwise("scale", layouts, channel if slope is None else slope)
     if made is None:
         return None
-    minus = Constant(f"{second}:minus", (), (1, made.k), Filled((1, made.k), -1.0))
+    minus = Constant(f"{group.main.name}:scale", (), (1, made.k), Filled((1, made.k), -1.0))
     return replace(made, constants=(("scale", minus), ("bias", per_plane(graph, first, 1, made.k))))
 
 

@@ -65,15 +65,18 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
     """
     found: list[Box] = []
     for piece in pieces:
-        if not piece.instances or min(piece.instances) < 0 or max(piece.instances) >= bank.units:
-            raise DisagreementFault(f"units {piece.instances} of memory {bank.name!r}, which has {bank.units}")
+        units = piece.instances
+        if not units or min(units) < 0 or max(units) >= bank.units:
+            raise DisagreementFault(f"units {units} of memory {bank.name!r}, which has {bank.units}")
         for counts, here, pitch, there, steps in boxes(piece.region, piece.base, piece.pitch, offset, strides):
             last = here + width - 1
-            for count, step in zip(counts, pitch, strict=True):
+            for count, step in zip(counts, pitch):  # noqa: B905 - this loop is the walk's innermost
+                if step < 0:
+                    raise DisagreementFault(f"a piece in memory {bank.name!r} has pitches {piece.pitch}")
                 last += (count - 1) * step
-            if here < 0 or last >= bank.words or (pitch and min(pitch) < 0):
+            if here < 0 or last >= bank.words:
                 raise DisagreementFault(f"words {here}..{last} of memory {bank.name!r}, which has {bank.words}")
-            found += [(counts, here + unit * bank.words, pitch, there, steps) for unit in piece.instances]
+            found += [(counts, here + unit * bank.words, pitch, there, steps) for unit in units]
     while len(found) > 1:
         fewer = _joined(found)
         if len(fewer) == len(found):
@@ -110,8 +113,12 @@ def boxes(region: Region, base: int, pitch: Sequence[int], offset: int, strides:
 
     Axes merge where both sides allow it, so that most boxes have one or two axes. An empty region has no boxes.
     """
-    single = [axis[0] for axis in region if len(axis) == 1]
-    if len(single) == len(region):
+    single: list[Run] = []
+    for axis in region:
+        if len(axis) != 1:
+            break
+        single.append(axis[0])
+    else:
         return [_box(single, base, pitch, offset, strides)]
     out: list[Box] = []
     for choice in product(*(_listed_runs(axis) for axis in region)):

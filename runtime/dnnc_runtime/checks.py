@@ -50,6 +50,15 @@ class Checks:
         self._words = {tensor.name: tensor.words for tensor in program.tensors}
         self._valid = {t.name: np.zeros(t.words, np.bool_) for t in program.tensors if not t.constant}
         self._section = ""
+        self._checks: dict[type[Instruction], Callable[[Any], None]] = {
+            Load: self._load,
+            Store: self._store,
+            Move: self._move,
+            Release: self._release,
+            Compute: self._compute,
+            PoolTile: self._pool_tile,
+            Host: self._host,
+        }
         for name in program.inputs:
             self._fill(self._place(name).view)
 
@@ -74,7 +83,7 @@ class Checks:
     def step(self, index: int, instruction: Instruction) -> None:
         """Check one instruction and tag what it writes."""
         try:
-            _CHECKS[type(instruction)](self, instruction)
+            self._checks[type(instruction)](instruction)
         except DisagreementFault as fault:
             kind = type(instruction).__name__
             raise DisagreementFault(f"layer {self._section!r}, instruction {index} ({kind}): {fault}") from None
@@ -163,16 +172,16 @@ class Checks:
         self._tags.clear(self._banks[release.memory], release.pieces, width)
 
     def _compute(self, compute: Compute) -> None:
+        reads: list[Access] = []
         for part in compute.parts:
             self._check_units(part)
             self._check_sum(compute, part)
-            for access in self._frame.reads(compute, part):
-                self._access(access)
-        if compute.last and not compute.first:
-            for part in compute.parts:
-                self._consume("accumulator", dict(part.operands)["accumulator"])
+            reads += self._frame.reads(compute, part)
+        self._access(reads)
         for part in compute.parts:
-            self._emit(self._frame.writes(compute, part))
+            if compute.last and not compute.first:
+                self._consume("accumulator", dict(part.operands)["accumulator"])
+        self._emit([self._frame.writes(compute, part) for part in compute.parts])
 
     def _check_sum(self, compute: Compute, part: Part) -> None:
         """Every input channel is summed exactly once, in ascending order."""
@@ -210,20 +219,18 @@ class Checks:
         for part, before, _ in shares:
             self._consume("tile", dict(part.operands)["tile"])
             self._consume("pending", before)
-        for (part, _, after), seen in zip(shares, rows, strict=True):
-            for access in self._frame.pool_writes(part, after):
-                self._emit(access)
+        self._emit([access for part, _, after in shares for access in self._frame.pool_writes(part, after)])
+        for (_, _, after), seen in zip(shares, rows, strict=True):
             self._windows.keep(after, seen)
 
     def _pool_part(self, part: Part, before: tuple[Piece, ...], after: tuple[Piece, ...]) -> dict[int, Rows]:
         """What a part reads is there; the rows that its windows have seen."""
         self._check_units(part)
         tile, begun = self._frame.pool_reads(part, before, after)
-        self._access(tile)
-        for access in begun:
-            self._access(access)
-            if access[2] != self._frame.pooled(part, access[2][1]):
-                raise DisagreementFault(f"partial results {_show(access[2])} are not whole rows of their tile")
+        self._access([tile, *begun])
+        for _, _, region in begun:
+            if region != self._frame.pooled(part, region[1]):
+                raise DisagreementFault(f"partial results {_show(region)} are not whole rows of their tile")
         return self._windows.combined(part, before, after)
 
     def _host(self, host: Host) -> None:
@@ -248,21 +255,23 @@ class Checks:
                 f"layer {self._section!r}: {role} ends at word {last}, tensor {view.tensor!r} has {words}"
             )
 
-    def _access(self, access: Access) -> None:
+    def _access(self, accesses: Sequence[Access]) -> None:
         """The pieces hold their regions, and together what is needed."""
-        role, pieces, need = access
-        self._single(role, pieces)
-        if not covers([piece.region for piece in pieces], need):
-            raise DisagreementFault(f"the pieces of {role} do not hold all of {_show(need)}")
-        self._tags.read(role, self._frame.homes[role], pieces)
+        for role, pieces, need in accesses:
+            self._single(role, pieces)
+            if not covers([piece.region for piece in pieces], need):
+                raise DisagreementFault(f"the pieces of {role} do not hold all of {_show(need)}")
+        for role, together in _by_role(accesses):
+            self._tags.read(role, self._frame.homes[role], together)
 
-    def _emit(self, access: Access) -> None:
-        """The pieces take up exactly the region written."""
-        role, pieces, region = access
-        self._single(role, pieces)
-        if all(region) and not partitions([region], [piece.region for piece in pieces]):
-            raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
-        self._tags.write(role, self._frame.homes[role], pieces)
+    def _emit(self, accesses: Sequence[Access]) -> None:
+        """The pieces take up exactly the regions written."""
+        for role, pieces, region in accesses:
+            self._single(role, pieces)
+            if all(region) and not partitions([region], [piece.region for piece in pieces]):
+                raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
+        for role, together in _by_role(accesses):
+            self._tags.write(role, self._frame.homes[role], together)
 
     def _consume(self, role: Role, pieces: Sequence[Piece]) -> None:
         self._tags.clear(self._frame.homes[role], pieces, self._frame.widths[role])
@@ -282,15 +291,12 @@ class Checks:
                 window(bits, box[0], box[3] + word, box[4])[...] = True
 
 
-_CHECKS: dict[type[Instruction], Callable[[Checks, Any], None]] = {
-    Load: Checks._load,
-    Store: Checks._store,
-    Move: Checks._move,
-    Release: Checks._release,
-    Compute: Checks._compute,
-    PoolTile: Checks._pool_tile,
-    Host: Checks._host,
-}
+def _by_role(accesses: Sequence[Access]) -> list[tuple[Role, list[Piece]]]:
+    """All pieces of each role, so that they are looked at together."""
+    pieces: dict[Role, list[Piece]] = {}
+    for role, some, _ in accesses:
+        pieces.setdefault(role, []).extend(some)
+    return list(pieces.items())
 
 
 def _dram(view: View, region: Region | None = None) -> list[Box]:

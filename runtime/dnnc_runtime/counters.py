@@ -26,8 +26,7 @@ class Bytes:
 
 
 class Counters:
-    """A listener that adds up bytes by section, role and direction; host bytes are apart.
-    """
+    """A listener that adds up bytes by section, role and direction; host bytes are apart."""
 
     def __init__(self, program: Program) -> None:
         self._machine = program.machine
@@ -64,8 +63,8 @@ class Counters:
             self._traffic[self._section, instruction.role, way] += self._bytes(instruction)
         elif isinstance(instruction, Host):
             word = self._machine.word_bytes
-            for names, way in ((instruction.inputs, "read"), (instruction.outputs, "write")):
-                self._host[self._section, way] += word * sum(self._placed[name] for name in names if name)
+            self._host[self._section, "read"] += word * sum(self._placed[name] for name in instruction.inputs if name)
+            self._host[self._section, "write"] += word * sum(self._placed[name] for name in instruction.outputs if name)
 
     def end(self, section: Section) -> None:
         """Nothing is left to count at the end of a section."""

@@ -81,6 +81,15 @@ class Arithmetic:
         self._numbers = numbers
         self._run = host
         self.tallies: dict[str, Tally] = {}
+        self._execute: dict[type[Instruction], Callable[[Any], None]] = {
+            Load: self._load,
+            Store: self._store,
+            Move: self._move,
+            Release: self._release,
+            Compute: self._compute,
+            PoolTile: self._pool_tile,
+            Host: self._host,
+        }
 
     def begin(self, section: Section) -> None:
         """Poison every memory: one array for each, its units' memories end to end."""
@@ -95,7 +104,7 @@ class Arithmetic:
 
     def step(self, index: int, instruction: Instruction) -> None:
         """Execute one instruction."""
-        _EXECUTE[type(instruction)](self, instruction)
+        self._execute[type(instruction)](instruction)
 
     def end(self, section: Section) -> None:
         """Drop what only this section needed."""
@@ -212,18 +221,22 @@ class Arithmetic:
                 there[...] = here
             return whole
         for piece in pieces:
-            meshes = zip(*(shared(held, wanted) for held, wanted in zip(piece.region, need, strict=True)), strict=True)
-            here, there = (np.ix_(*mesh) for mesh in meshes)
-            whole[there] = self._slots(role, piece)[here]
+            common = [shared(held, wanted) for held, wanted in zip(piece.region, need, strict=True)]
+            slots = self._slots(role, piece)[np.ix_(*(here for here, _ in common))]
+            whole[np.ix_(*(there for _, there in common))] = slots
         return whole
 
     def _keep(self, access: Access, words: Words) -> None:
         """Write a region to its pieces."""
         role, pieces, region = access
-        for piece in pieces:
-            if piece.region == region:
-                self._slots(role, piece)[...] = words
-            else:
+        if len(pieces) == 1 and pieces[0].region == region:
+            self._slots(role, pieces[0])[...] = words
+        elif within(pieces, region):
+            dense = np.ascontiguousarray(words, self._type(role))
+            for there, here in self._spread(role, pieces, region, dense):
+                here[...] = there
+        else:
+            for piece in pieces:
                 self._slots(role, piece)[...] = words[_within(piece.region, region)]
 
     def _spread(self, role: Role, pieces: Sequence[Piece], need: Region, whole: Words) -> Iterator[tuple[Words, Words]]:
@@ -248,27 +261,20 @@ def join(a: Part, b: Part) -> Part | None:
     if before[0].step != 1 or after[0].step != 1 or before[0].start + before[0].count != after[0].start:
         return None
     more = dict(b.operands)
-    operands = tuple((role, p if role == "input" else p + more[role]) for role, p in a.operands)
-    return Part((*same, span(before[0].start, before[0].count + after[0].count)), operands)
+    operands: list[tuple[Role, tuple[Piece, ...]]]
+    operands = [(role, pieces if role == "input" else pieces + more[role]) for role, pieces in a.operands]
+    return Part((*same, span(before[0].start, before[0].count + after[0].count)), tuple(operands))
 
 
 def within(pieces: Sequence[Piece], need: Region) -> bool:
     """Whether the need is a box of intervals and the pieces lie inside it."""
-    if not all(len(axis) == 1 and axis[0].step == 1 for axis in need):
-        return False
-    return all(
-        axis[0].start >= wanted[0].start and axis[-1].coordinates()[-1] < wanted[0].start + wanted[0].count
-        for piece in pieces
-        for axis, wanted in zip(piece.region, need, strict=True)
-    )
-
-
-_EXECUTE: dict[type[Instruction], Callable[[Arithmetic, Any], None]] = {
-    Load: Arithmetic._load,
-    Store: Arithmetic._store,
-    Move: Arithmetic._move,
-    Release: Arithmetic._release,
-    Compute: Arithmetic._compute,
-    PoolTile: Arithmetic._pool_tile,
-    Host: Arithmetic._host,
-}
+    bounds: list[tuple[int, int]] = []
+    for axis in need:
+        if len(axis) != 1 or axis[0].step != 1:
+            return False
+        bounds.append((axis[0].start, axis[0].start + axis[0].count))
+    for piece in pieces:
+        for axis, (start, stop) in zip(piece.region, bounds, strict=True):
+            if axis[0].start < start or axis[-1].start + (axis[-1].count - 1) * axis[-1].step >= stop:
+                return False
+    return True

@@ -54,7 +54,7 @@ class Frame:
     def reads(self, compute: Compute, part: Part) -> list[Access]:
         """The operands that a part of a compute instruction reads."""
         visit, last = OPERANDS[self.kernel.operation]
-        roles = [*visit, *(role for role in last if compute.last and role in self.views)]
+        roles: list[Role] = [*visit, *(role for role in last if compute.last and role in self.views)]
         if not compute.first:
             roles.append("accumulator")
         return [(role, self._pieces(part, role), self.need(role, part.region, compute.reduce)) for role in roles]

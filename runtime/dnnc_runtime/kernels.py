@@ -43,33 +43,37 @@ def window_taps(window: Window, outputs: Axis) -> Integers:
 
 def _gathered(x: Words, w: Words, columns: Integers) -> int:
     """Elements that one output row gathers."""
-    return x.shape[0] * len(columns) * x.shape[3] * prod(w.shape[2:])
+    return int(x.shape[0] * len(columns) * x.shape[3] * prod(w.shape[2:]))
 
 
 def _convolve(numbers: Numbers, x: Words, w: Words, rows: Integers, columns: Integers) -> NDArray[Any]:
+    """Group by group a matrix product of gathered taps and kernels."""
     n, _, _, g, c = x.shape
     k, r, q = w.shape[1:4]
-    out = (n, len(rows), len(columns))
-    if g == 1:
-        gathered = _gather(x, rows, columns).reshape(prod(out), r * q * c).astype(numbers.exact, copy=False)
-        kernels = w.reshape(k, r * q * c).astype(numbers.exact, copy=False)
-        return (gathered @ kernels.T).reshape(*out, 1, k)
-    gathered = _gather(x, rows, columns).reshape(prod(out), r * q, g, c).transpose(2, 0, 1, 3)
-    grouped = gathered.reshape(g, prod(out), r * q * c).astype(numbers.exact, copy=False)
-    kernels = w.reshape(g, k, r * q * c).astype(numbers.exact, copy=False)
-    return (grouped @ kernels.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(*out, g, k)
+    points, depth = n * len(rows) * len(columns), r * q * c
+    taken: Words = _gather(x, rows, columns).reshape(points, r * q, g, c)
+    if g > 1:
+        taken = taken.transpose(2, 0, 1, 3)
+    left: Words = taken.reshape(g, points, depth).astype(numbers.exact, copy=False)
+    right: Words = w.reshape(g, k, depth).astype(numbers.exact, copy=False)
+    products: Words = np.matmul(left, right.transpose(0, 2, 1))
+    return products.transpose(1, 0, 2).reshape(n, len(rows), len(columns), g, k)
 
 
 def _gather(x: Words, rows: Integers, columns: Integers) -> Words:
-    """Every output's taps: ``[n, y * x, r * q, g * c]``, zeros for padding."""
+    """Every output's taps: ``[n, y * x * r * q, g * c]``, zeros for padding."""
     n, height, width, g, c = x.shape
     if rows.shape[1] == columns.shape[1] == 1 and _straight(rows, height) and _straight(columns, width):
         return x
-    padded = np.zeros((n, height * width + 1, g * c), x.dtype)
-    padded[:, :-1] = x.reshape(n, height * width, g * c)
+    flat: Words = x.reshape(n, height * width, g * c)
     y, z = rows[:, None, :, None], columns[None, :, None, :]
-    where = np.where((y == height) | (z == width), height * width, y * width + z)
-    return padded.take(where.reshape(-1), axis=1)
+    padding = (y == height) | (z == width)
+    if padding.any():
+        flat = np.concatenate([flat, np.zeros((n, 1, g * c), x.dtype)], axis=1)
+    where: Integers = y * width + z
+    where[padding] = height * width
+    taken: Words = flat.take(where.reshape(-1), axis=1)
+    return taken
 
 
 def _straight(table: Integers, size: int) -> bool:
@@ -78,15 +82,16 @@ def _straight(table: Integers, size: int) -> bool:
 
 
 def _depthwise(numbers: Numbers, x: Words, w: Words, rows: Integers, columns: Integers) -> NDArray[Any]:
+    """Tap by tap a product of planes."""
     n, height, width, g, _ = x.shape
-    padded = np.zeros((n, height + 1, width + 1, g), numbers.exact)
+    padded: Words = np.zeros((n, height + 1, width + 1, g), numbers.exact)
     padded[:, :height, :width] = x[..., 0]
-    total = np.zeros((n, len(rows), len(columns), g), numbers.exact)
+    total: Words = np.zeros((n, len(rows), len(columns), g), numbers.exact)
     for r in range(rows.shape[1]):
         strip = padded[:, rows[:, r]]
         for q in range(columns.shape[1]):
             total += strip[:, :, columns[:, q]] * w[:, 0, r, q, 0]
-    return total[..., None]
+    return total[..., np.newaxis]
 
 
 def finish(kernel: Kernel, numbers: Numbers, sums: Words, operands: Operands, tally: Tally) -> Words:
@@ -162,9 +167,11 @@ def close_pool(pool: Pool, numbers: Numbers, gathered: Words, rows: Axis, column
 def _counts(pool: Pool, window: Window, outputs: Axis) -> Integers:
     """How many taps of each window an average counts along one axis."""
     points = listed(outputs)[:, None] * window.stride + np.arange(window.kernel) * window.dilation - window.pad
-    if pool.count_include_pad:
-        return np.count_nonzero(points < window.size + window.pad_after, axis=1)
-    return np.count_nonzero((points >= 0) & (points < window.size), axis=1)
+    valid = (
+        points < window.size + window.pad_after if pool.count_include_pad else (points >= 0) & (points < window.size)
+    )
+    counts: Integers = valid.sum(axis=1, dtype=np.int64)
+    return counts
 
 
 def _identity(kernel: Kernel, numbers: Numbers, operands: Operands, region: Region, tally: Tally) -> Words:
@@ -183,8 +190,8 @@ VECTOR: dict[str, Callable[[Kernel, Numbers, Operands, Region, Tally], Words]] =
     "pool": _pool,
     "add": lambda kernel, numbers, a, region, tally: numbers.add(a["input"], a["second"], tally),
     "sub": lambda kernel, numbers, a, region, tally: numbers.subtract(a["input"], a["second"], tally),
-    "mul": lambda kernel, numbers, a, region, tally: numbers.multiply(a["input"], a["second"], None, tally),
-    "scale": lambda kernel, numbers, a, region, tally: numbers.multiply(a["input"], a["scale"], a["bias"], tally),
+    "mul": lambda kernel, numbers, a, region, tally: numbers.multiply(a["input"], a["second"], (), tally),
+    "scale": lambda kernel, numbers, a, region, tally: numbers.multiply(a["input"], a["scale"], (a["bias"],), tally),
     "identity": _identity,
 }
 """Vector operation -> its definition."""

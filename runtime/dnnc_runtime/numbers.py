@@ -6,15 +6,15 @@ that their order cannot matter; bias and residual are added before the one round
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.errors import UsageFault
+from dnnc_runtime.activations import real
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Activation
 
@@ -36,7 +36,9 @@ class Numbers(Protocol):
     """A number system: how words are stored and what arithmetic on them means."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call it."""
+        ...
 
     @property
     def word(self) -> np.dtype[Any]:
@@ -50,11 +52,11 @@ class Numbers(Protocol):
 
     @property
     def exact(self) -> np.dtype[Any]:
-        """Floating type in which products of words are summed within one visit."""
+        """Floating type in which the products of words are summed within one visit."""
         ...
 
     @property
-    def poison(self) -> Any:
+    def poison(self) -> float:
         """What a word slot that holds nothing reads as."""
         ...
 
@@ -70,7 +72,7 @@ class Numbers(Protocol):
         """Products added to what was accumulated before."""
         ...
 
-    def finish(self, sums: Words, addends: list[Words], tally: Tally) -> Words:
+    def finish(self, sums: Words, addends: Sequence[Words], tally: Tally) -> Words:
         """Sums plus words (bias, residual), as words."""
         ...
 
@@ -82,8 +84,8 @@ class Numbers(Protocol):
         """Difference of words."""
         ...
 
-    def multiply(self, a: Words, b: Words, addend: Words | None, tally: Tally) -> Words:
-        """Product of words plus a word, rounded once."""
+    def multiply(self, a: Words, b: Words, addends: Sequence[Words], tally: Tally) -> Words:
+        """Product of words plus words, rounded once."""
         ...
 
     def widen(self, words: Words) -> Words:
@@ -95,74 +97,83 @@ class Numbers(Protocol):
         ...
 
     def activate(self, words: Words, activation: Activation, slope: Words | None, tally: Tally) -> Words:
-        """The activation's exact value, as words."""
+        """The activation's exact value, as words; ``slope`` only for PRelu."""
         ...
-
-
-
-REAL: dict[str, Callable[..., NDArray[Any]]] = {
-    "Relu": lambda x: np.maximum(x, 0),
-    "LeakyRelu": lambda x, alpha=0.01: np.where(x < 0, x * x.dtype.type(alpha), x),
-    "Clip": lambda x, low=-np.inf, high=np.inf: np.minimum(np.maximum(x, x.dtype.type(low)), x.dtype.type(high)),
-    "HardSigmoid": lambda x, alpha=0.2, beta=0.5: np.clip(x * x.dtype.type(alpha) + x.dtype.type(beta), 0, 1),
-    "HardSwish": lambda x: x * np.clip(x / 6 + x.dtype.type(0.5), 0, 1),
-    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "Tanh": np.tanh,
-}
-"""Activations as functions of real values and their parameters, in the order that ONNX names them."""
-
-
-def _real(activation: Activation, x: NDArray[Any]) -> NDArray[Any]:
-    if activation.name not in REAL:
-        raise UsageFault(f"activation {activation.name!r} is not one of {', '.join([*REAL, 'PRelu'])}")
-    with np.errstate(over="ignore"):
-        return REAL[activation.name](x, *activation.parameters)
 
 
 @dataclass(frozen=True, slots=True)
 class Float32:
     """One float32 in the first word slot of every element; never rounded to the machine's words."""
 
-    name: str = "float32"
-    word: np.dtype[Any] = field(default=np.dtype(np.float32), repr=False)
-    accumulator: np.dtype[Any] = field(default=np.dtype(np.float32), repr=False)
-    exact: np.dtype[Any] = field(default=np.dtype(np.float32), repr=False)
-    poison: Any = np.nan
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        return "float32"
+
+    @property
+    def word(self) -> np.dtype[Any]:
+        """Type of a word slot."""
+        return np.dtype(np.float32)
+
+    @property
+    def accumulator(self) -> np.dtype[Any]:
+        """The same as a word: further slots of an accumulator stay unused."""
+        return np.dtype(np.float32)
+
+    @property
+    def exact(self) -> np.dtype[Any]:
+        """Sums are rounded as they are made."""
+        return np.dtype(np.float32)
+
+    @property
+    def poison(self) -> float:
+        """Not a number, so that it cannot be overlooked."""
+        return float("nan")
 
     def quantise(self, values: NDArray[Any], tally: Tally) -> Words:
+        """Float32 values."""
         return np.asarray(values, np.float32)
 
     def dequantise(self, words: Words) -> Floats:
-        return np.asarray(words, np.float32)
+        """A copy."""
+        return words.astype(np.float32)
 
     def accumulate(self, sums: Words | None, products: NDArray[Any], tally: Tally) -> Words:
+        """Their sum."""
         return products if sums is None else sums + products
 
-    def finish(self, sums: Words, addends: list[Words], tally: Tally) -> Words:
+    def finish(self, sums: Words, addends: Sequence[Words], tally: Tally) -> Words:
+        """Their sum, in the order given."""
         for addend in addends:
             sums = sums + addend
         return sums
 
     def add(self, a: Words, b: Words, tally: Tally) -> Words:
-        return a + b
+        """Their sum."""
+        return np.add(a, b)
 
     def subtract(self, a: Words, b: Words, tally: Tally) -> Words:
-        return a - b
+        """Their difference."""
+        return np.subtract(a, b)
 
-    def multiply(self, a: Words, b: Words, addend: Words | None, tally: Tally) -> Words:
-        return a * b if addend is None else a * b + addend
+    def multiply(self, a: Words, b: Words, addends: Sequence[Words], tally: Tally) -> Words:
+        """Their product, and the addends' sum with it."""
+        return self.finish(np.multiply(a, b), addends, tally)
 
     def widen(self, words: Words) -> Words:
+        """A copy."""
         return words.astype(np.float32)
 
     def average(self, sums: Words, counts: NDArray[np.int64]) -> Words:
-        return sums / counts.astype(np.float32)
+        """Their quotient."""
+        return np.divide(sums, counts.astype(np.float32))
 
     def activate(self, words: Words, activation: Activation, slope: Words | None, tally: Tally) -> Words:
+        """Computed in float32."""
         if activation.name == "PRelu":
             assert slope is not None
             return np.where(words < 0, words * slope, words)
-        return _real(activation, words).astype(np.float32, copy=False)
+        return real(activation, words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,79 +191,94 @@ class Fixed:
 
     @property
     def name(self) -> str:
+        """What reports call it."""
         return "fixed"
 
     @property
     def word(self) -> np.dtype[Any]:
+        """A signed integer."""
         return np.dtype(f"i{self.word_bits // 8}")
 
     @property
     def accumulator(self) -> np.dtype[Any]:
+        """A signed integer that really takes up its word slots."""
         return np.dtype(f"i{self.accumulator_bits // 8}")
 
     @property
     def exact(self) -> np.dtype[Any]:
+        """Float64 sums products of 16-bit words exactly up to 2**23 terms, and its matrix product is fast."""
         return np.dtype(np.float64)
 
     @property
-    def poison(self) -> Any:
-        return np.iinfo(self.word).min
+    def poison(self) -> float:
+        """The word furthest from zero."""
+        return float(np.iinfo(self.word).min)
 
     def quantise(self, values: NDArray[Any], tally: Tally) -> Words:
+        """Rounded half up and saturated."""
         return self._saturate(np.floor(np.ldexp(np.asarray(values, np.float64), self.fraction_bits) + 0.5), tally)
 
     def dequantise(self, words: Words) -> Floats:
+        """Exact."""
         return np.ldexp(words.astype(np.float32), -self.fraction_bits)
 
     def accumulate(self, sums: Words | None, products: NDArray[Any], tally: Tally) -> Words:
+        """Their sum, wrapped."""
         wide = products.astype(np.int64)
-        return self._wrap(wide if sums is None else wide + sums, tally)
+        if sums is not None:
+            wide += sums
+        return self._wrap(wide, tally)
 
-    def finish(self, sums: Words, addends: list[Words], tally: Tally) -> Words:
+    def finish(self, sums: Words, addends: Sequence[Words], tally: Tally) -> Words:
+        """Their sum, wrapped, rounded half up and saturated."""
         if addends:
             wide = sums.astype(np.int64)
             for addend in addends:
-                wide = wide + (addend.astype(np.int64) << self.fraction_bits)
+                wide += addend.astype(np.int64) << self.fraction_bits
             sums = self._wrap(wide, tally)
-        return self._round(sums, tally)
-
-    def add(self, a: Words, b: Words, tally: Tally) -> Words:
-        return self._saturate(a.astype(np.int32) + b, tally)
-
-    def subtract(self, a: Words, b: Words, tally: Tally) -> Words:
-        return self._saturate(a.astype(np.int32) - b, tally)
-
-    def multiply(self, a: Words, b: Words, addend: Words | None, tally: Tally) -> Words:
-        products = a.astype(np.int64) * b
-        return self.finish(self._wrap(products, tally), [] if addend is None else [addend], tally)
-
-    def widen(self, words: Words) -> Words:
-        return words.astype(np.int64)
-
-    def average(self, sums: Words, counts: NDArray[np.int64]) -> Words:
-        return ((2 * sums.astype(np.int64) + counts) // (2 * counts)).astype(self.word)
-
-    def activate(self, words: Words, activation: Activation, slope: Words | None, tally: Tally) -> Words:
-        if activation.name == "PRelu":
-            assert slope is not None
-            return np.where(words < 0, self.multiply(words, slope, None, tally), words)
-        values, saturated = _table(self, activation)
-        where = words.view(f"u{self.word_bits // 8}")
-        tally.saturations += int(saturated[where].sum()) if saturated is not None else 0
-        return values[where]
-
-    def _wrap(self, wide: NDArray[np.int64], tally: Tally) -> Words:
-        narrow = wide.astype(self.accumulator)
-        tally.overflows += int(np.count_nonzero(narrow != wide))
-        return narrow
-
-    def _round(self, sums: Words, tally: Tally) -> Words:
         half = 1 << self.fraction_bits >> 1
         return self._saturate((sums.astype(np.int64) + half) >> self.fraction_bits, tally)
 
+    def add(self, a: Words, b: Words, tally: Tally) -> Words:
+        """Their sum, saturated."""
+        return self._saturate(np.add(a, b, dtype=np.int32), tally)
+
+    def subtract(self, a: Words, b: Words, tally: Tally) -> Words:
+        """Their difference, saturated."""
+        return self._saturate(np.subtract(a, b, dtype=np.int32), tally)
+
+    def multiply(self, a: Words, b: Words, addends: Sequence[Words], tally: Tally) -> Words:
+        """Their product as a sum of one term, finished with the addends."""
+        return self.finish(self._wrap(np.multiply(a, b, dtype=np.int64), tally), addends, tally)
+
+    def widen(self, words: Words) -> Words:
+        """64 bits."""
+        return words.astype(np.int64)
+
+    def average(self, sums: Words, counts: NDArray[np.int64]) -> Words:
+        """Their quotient, rounded half up; it always fits."""
+        return ((2 * sums.astype(np.int64) + counts) // (2 * counts)).astype(self.word)
+
+    def activate(self, words: Words, activation: Activation, slope: Words | None, tally: Tally) -> Words:
+        """The exact value, rounded half up and saturated."""
+        if activation.name == "PRelu":
+            assert slope is not None
+            return np.where(words < 0, self.multiply(np.minimum(words, 0), slope, (), tally), words)
+        values, saturated = _table(self, activation)
+        where = words.view(f"u{self.word_bits // 8}")
+        if saturated is not None:
+            tally.saturations += int(np.count_nonzero(saturated[where]))
+        active: Words = values[where]
+        return active
+
+    def _wrap(self, wide: NDArray[np.int64], tally: Tally) -> Words:
+        narrow: Words = wide.astype(self.accumulator)
+        tally.overflows += int(np.count_nonzero(narrow != wide))
+        return narrow
+
     def _saturate(self, values: NDArray[Any], tally: Tally) -> Words:
         limits = np.iinfo(self.word)
-        kept = np.clip(values, limits.min, limits.max)
+        kept: Words = np.clip(values, limits.min, limits.max)
         tally.saturations += int(np.count_nonzero(kept != values))
         return kept.astype(self.word)
 
@@ -261,8 +287,8 @@ class Fixed:
 def _table(numbers: Fixed, activation: Activation) -> tuple[Words, NDArray[np.bool_] | None]:
     """The activation of every word, indexed by the word's bits, and which of them saturate (None: none does)."""
     bits = np.arange(1 << numbers.word_bits, dtype=np.int64).astype(f"u{numbers.word_bits // 8}")
-    real = np.ldexp(bits.view(numbers.word).astype(np.float64), -numbers.fraction_bits)
-    exact = np.floor(np.ldexp(_real(activation, real), numbers.fraction_bits) + 0.5)
+    values = np.ldexp(bits.view(numbers.word).astype(np.float64), -numbers.fraction_bits)
+    exact = np.floor(np.ldexp(real(activation, values), numbers.fraction_bits) + 0.5)
     limits = np.iinfo(numbers.word)
-    saturated = (exact < limits.min) | (exact > limits.max)
+    saturated: NDArray[np.bool_] = (exact < limits.min) | (exact > limits.max)
     return np.clip(exact, limits.min, limits.max).astype(numbers.word), saturated if saturated.any() else None

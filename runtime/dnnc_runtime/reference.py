@@ -55,9 +55,7 @@ def _section(dram: Dram, section: Section, kernel: Kernel, numbers: Numbers, tal
     output[...] = evaluate(kernel, numbers, operands, region, tally)
 
 
-def evaluate(
-    kernel: Kernel, numbers: Numbers, operands: Mapping[Role, Words], region: Region, tally: Tally
-) -> Words:
+def evaluate(kernel: Kernel, numbers: Numbers, operands: Mapping[Role, Words], region: Region, tally: Tally) -> Words:
     """A kernel on whole operands, with the pool behind it if there is one: ``[n, y, x, g, k]`` words."""
     held = _touched(kernel, operands, region)
     if kernel.operation != "conv":

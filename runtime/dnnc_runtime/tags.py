@@ -78,13 +78,14 @@ class Tags:
         """A tag as its role and coordinates."""
         if tag == 0:
             return "nothing"
-        role = max((r for r, first in self._firsts.items() if first <= tag), key=self._firsts.__getitem__)
+        role: Role = max(self._firsts, key=lambda r: (self._firsts[r] <= tag, self._firsts[r]))
         at = np.unravel_index(tag - self._firsts[role], self._frame.shapes[role])
         return f"{role} {tuple(int(i) for i in at)}"
 
 
 def _expected(box: Box, dtype: np.dtype[Any]) -> _Tags:
-    return _ramp(box[0], box[4], dtype) + dtype.type(box[3])
+    tags: _Tags = _ramp(box[0], box[4], dtype) + dtype.type(box[3])
+    return tags
 
 
 @lru_cache(maxsize=64)

@@ -168,9 +168,10 @@ class Import:
         merged = [a if isinstance(a, int) else b for a, b in zip(first, second, strict=True)]
         shape = tuple(size for size in merged if isinstance(size, int))
         if (inferred is None and declared is None) or len(shape) != len(merged):
+            found = ", ".join(f"{v} {list(self.values[v].shape)}" for v in node.input if v)
             raise ModelFault(
-                f"{where(node)}: the shape of its output {name!r} is not known before the model runs; "
-                "only models whose every shape is fixed are supported"
+                f"{where(node)}: the shape of its output {name!r} does not follow from its inputs {found}: they do not "
+                "fit it, or the shape depends on data; every shape must be fixed before the model runs"
             )
         return shape
 

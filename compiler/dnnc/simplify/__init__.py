@@ -13,7 +13,8 @@ Afterwards these hold, for every opset; whatever has no such form is left as the
 - Clip has ``min`` and ``max`` (where it is bounded), Squeeze and Unsqueeze ``axes``, Pad ``pads`` (of all axes),
   ``value`` and ``mode``, all as attributes, with one input. Transpose has ``perm``, Concat no negative ``axis``,
   LeakyRelu ``alpha``, HardSigmoid ``alpha`` and ``beta``.
-- Sum of two or more is a chain of Add. Identity, Dropout and their like are gone, save from input to output.
+- Sum of two or more is a chain of Add. Identity, Dropout and their like are gone, but for an
+  Identity from a graph input, output or constant to a graph output.
 - Every node's output is read or is a graph output. Values keep the names that the model gives to what they hold.
 """
 
@@ -24,8 +25,9 @@ from collections.abc import Callable
 from dnnc.graph import Graph
 from dnnc.simplify.affine import FoldAffine
 from dnnc.simplify.canonical import Canonicalise
+from dnnc.simplify.pads import MergePads
 from dnnc.simplify.rule import Edit, Rule, exhaust
-from dnnc.simplify.structure import MergePads, RemoveDead, RemoveIdentities
+from dnnc.simplify.structure import RemoveDead, RemoveIdentities
 
 __all__ = [
     "RULES",

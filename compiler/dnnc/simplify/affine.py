@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnc.graph import Graph, Loader, Node, Value
-from dnnc.simplify.rule import Edit, constants_only, derive, fresh, sole_consumer
+from dnnc.simplify.rule import Edit, constants_only, derive, derived_name, sole_consumer
 
 Vectors = Callable[[], tuple[NDArray[Any], NDArray[Any]]]
 """Loads a scale and a shift, one number per channel each, in float64."""
@@ -103,7 +103,7 @@ def _shifted(graph: Graph, node: Node, affine: Affine, channels: int) -> tuple[N
         return edit.add[0], edit
     if not affine.shifts:
         return node, Edit(())
-    value = Value(fresh(graph, f"{affine.shift}:{node.name}:folded"), (channels,), constant=True)
+    value = Value(derived_name(graph, affine.shift, node, 2), (channels,), constant=True)
 
     def bias() -> NDArray[Any]:
         return np.broadcast_to(affine.vectors()[1], (channels,)).astype(np.float32)

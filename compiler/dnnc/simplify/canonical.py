@@ -75,8 +75,8 @@ def _conv(graph: Graph, node: Node) -> Edit:
         or node.integers("kernel_shape", tuple(kernel)) != tuple(kernel)
     ):
         raise ModelFault(
-            f"node {node.name!r} (Conv): {found} input channels, {group} groups and kernel {node.attribute('kernel_shape')} "
-            f"do not fit weights {[maps, channels, *kernel]}"
+            f"node {node.name!r} (Conv): {found} input channels, {group} groups and kernel_shape "
+            f"{node.attribute('kernel_shape')!r} do not fit weights {[maps, channels, *kernel]}"
         )
     dilations = node.integers("dilations", (1,) * len(kernel))
     new = with_attributes(node, **_window(graph, node, tuple(kernel)), dilations=dilations, group=group)

@@ -92,22 +92,22 @@ def fresh_node(graph: Graph, name: str) -> str:
 
 
 def derive(graph: Graph, node: Node, place: int, function: Function, shape: tuple[int, ...]) -> Edit:
-    """The edit that replaces one constant input of a node by a function of its data, computed when it is wanted.
-
-    The new constant is named after the old one with ``:folded`` behind, and after the node and the place too where the
-    old one is read elsewhere.
-    """
+    """The edit that replaces one constant input of a node by a function of its data, computed when it is wanted."""
     old = node.inputs[place]
     load = graph.constant_loader(old)
-    stem = old.removesuffix(FOLDED)
-    alone = len(graph.consumers(old)) == 1 and node.inputs.count(old) == 1
-    name = f"{stem}{FOLDED}" if alone else f"{stem}:{node.name}:{place}{FOLDED}"
-    name = name if name == old else fresh(graph, name)
-    value = Value(name, shape, graph.value(old).dtype, constant=True)
-    inputs = (*node.inputs[:place], name, *node.inputs[place + 1 :])
-    return Edit(
-        (node.name,), (replace(node, inputs=inputs),), (value,), {name: lambda: _converted(function(load()), value)}
-    )
+    value = Value(derived_name(graph, old, node, place), shape, graph.value(old).dtype, constant=True)
+    changed = replace(node, inputs=(*node.inputs[:place], value.name, *node.inputs[place + 1 :]))
+    return Edit((node.name,), (changed,), (value,), {value.name: lambda: _converted(function(load()), value)})
+
+
+def derived_name(graph: Graph, old: str, node: Node, place: int) -> str:
+    """The name of what is computed from a constant for one input of a node.
+
+    It is the constant's with ``:folded`` behind; but the node's, with the place, where the constant is read elsewhere.
+    """
+    uses = sum(reader.inputs.count(old) for reader in graph.consumers(old))
+    name = f"{old.removesuffix(FOLDED)}{FOLDED}" if uses == 1 else f"{node.name}:{place}{FOLDED}"
+    return name if name == old else fresh(graph, name)
 
 
 def _converted(data: NDArray[Any], value: Value) -> NDArray[Any]:

@@ -1,0 +1,247 @@
+"""compile(): the stages in order, one hook between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dnnc.plan import LayerPlan, Plan
+from dnnc.search import Goal, Objective
+from dnnc_runtime.errors import CapacityFault, ModelFault, UsageFault
+from dnnc_runtime.machine import Machine
+from dnnc_runtime.machine import load as load_machine
+
+if TYPE_CHECKING:
+    from dnnc.agreement import Agreement
+    from dnnc.constraints import Constraints
+    from dnnc.graph import Graph
+    from dnnc.layer import HostLayer, Lowered
+    from dnnc.planning import Planner, Progress
+    from dnnc_runtime.program import Program
+
+Hook = Callable[[str, object], None]
+"""Told the name and the result of every stage: import, simplify, lower, plan, program, agreement."""
+
+Denied = frozenset[tuple[str, str]]
+"""(layer, kind) pairs of fusions that the search has undone."""
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """A compiled model: its graph, every layer's schedule and proof, and the program, walked and in agreement."""
+
+    graph: Graph
+    lowered: Lowered
+    plan: Plan
+    program: Program
+    counted: Agreement
+    constraints: Constraints | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    unfused: Denied = frozenset()
+    interrupted: bool = False
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that it is compiled for."""
+        return self.plan.machine
+
+    @property
+    def layers(self) -> tuple[LayerPlan | HostLayer, ...]:
+        """Every layer in execution order."""
+        return self.plan.layers
+
+    @property
+    def traffic(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        """DRAM payload bytes (read, written) by layer name and role."""
+        return {layer.name: layer.traffic for layer in self.plan.on_array}
+
+    def save(self, path: str | Path) -> None:
+        """Write the artifact.
+
+        Raises:
+            UsageFault: the path cannot be written.
+        """
+        from dnnc import artifact
+
+        artifact.save(self, path)
+
+    def _repr_html_(self) -> str:
+        from dnnc.report import html_table
+
+        return html_table(self.plan)
+
+
+def compile(
+    model: Any,
+    target: str | Path | Machine = "snowflake",
+    *,
+    objective: Goal | Objective = "traffic",
+    constraints: str | Path | Constraints | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    cache: str | Path | None = None,
+    host: bool = True,
+    time_limit: float = 60.0,
+    hook: Hook | None = None,
+    progress: Progress | None = None,
+) -> Compilation:
+    """Compile an ONNX model: every layer's schedule with the fewest DRAM bytes, proven, and a program that moves them.
+
+    Args:
+        model: path of an ONNX file, or a ModelProto.
+        target: name of a shipped machine, path of a machine file, or a machine.
+        objective: "traffic" (fewest bytes), "latency" (fewest cycles) or "balanced".
+        constraints: path of a constraints file, or constraints.
+        input_shapes: shapes of inputs whose dimensions the model leaves open.
+        cache: directory of results of earlier runs; none if not given.
+        host: whether nodes that the array does not run may run on the host.
+        time_limit: deterministic seconds of the solver for one layer.
+        hook: told every stage and its result.
+        progress: told every layer before it is planned.
+
+    Raises:
+        UsageFault, ModelFault, CapacityFault: see their exit statuses; the message says what to do.
+        DisagreementFault: a defect of dnnc: nothing is returned whose bytes do not agree.
+    """
+    from dnnc.agreement import agree
+    from dnnc.emit import emit
+    from dnnc.onnx_import import load as load_model
+    from dnnc.simplify import simplify
+
+    tell = hook or (lambda stage, result: None)
+    machine = target if isinstance(target, Machine) else load_machine(target)
+    rules = _constraints(constraints)
+    graph = load_model(model, input_shapes)
+    tell("import", graph)
+    graph = simplify(graph)
+    tell("simplify", graph)
+    planner = _planner(machine, objective, rules, cache, time_limit, progress)
+    lowered, plan, unfused = _plan(graph, machine, rules, planner, host, tell)
+    tell("plan", plan)
+    program = emit(lowered, dict(plan.schedules), machine)
+    tell("program", program)
+    counted = agree(plan, program)
+    tell("agreement", counted)
+    shapes = dict(input_shapes or {})
+    return Compilation(graph, lowered, plan, program, counted, rules, shapes, unfused, planner.interrupted)
+
+
+def _constraints(constraints: str | Path | Constraints | None) -> Constraints | None:
+    if constraints is None or not isinstance(constraints, str | Path):
+        return constraints
+    from dnnc.constraints import load
+
+    return load(constraints)
+
+
+def _planner(
+    machine: Machine,
+    objective: Goal | Objective,
+    rules: Constraints | None,
+    cache: str | Path | None,
+    time_limit: float,
+    progress: Progress | None,
+) -> Planner:
+    from dnnc.planning import Planner
+
+    goal = objective if isinstance(objective, Objective) else Objective(objective)
+    if cache is None:
+        return Planner(machine, goal, rules, None, time_limit, progress)
+    from dnnc.cache import Cache
+
+    return Planner(machine, goal, rules, Cache(Path(cache)), time_limit, progress)
+
+
+def _plan(
+    graph: Graph, machine: Machine, rules: Constraints | None, planner: Planner, host: bool, tell: Hook
+) -> tuple[Lowered, Plan, Denied]:
+    """The plan, and the fusions undone because two layers do better than one, or one does not fit."""
+    from dnnc.planning import worth_splitting
+
+    denied: Denied = frozenset()
+    lowered = lower_with(graph, machine, rules, denied)
+    if rules:
+        rules.check([layer.name for layer in lowered.layers], machine)
+    if not host:
+        refuse_host(lowered)
+    tell("lower", lowered)
+    while True:
+        try:
+            plan = planner.plan(lowered)
+            break
+        except CapacityFault:
+            more = _undo_for_room(lowered, planner, denied)
+            if not more:
+                raise
+            denied |= more
+            lowered = lower_with(graph, machine, rules, denied)
+    for pair in list(worth_splitting(plan)):
+        split = lower_with(graph, machine, rules, denied | {pair})
+        try:
+            other = planner.plan(split)
+        except CapacityFault:
+            continue
+        if _figure(other) < _figure(plan):
+            lowered, plan, denied = split, other, denied | {pair}
+    return lowered, plan, denied
+
+
+def _figure(plan: Plan) -> tuple[int, int]:
+    totals = plan.totals
+    figures = totals.dram_bytes, totals.cycles
+    return figures if plan.objective.goal != "latency" else figures[::-1]
+
+
+def _undo_for_room(lowered: Lowered, planner: Planner, denied: Denied) -> Denied:
+    """The first fusion of the first layer that does not fit."""
+    from dnnc.layer import HostLayer
+
+    for layer in lowered.layers:
+        if isinstance(layer, HostLayer):
+            continue
+        try:
+            planner.layer(layer)
+        except CapacityFault:
+            kinds = [f"{layer.shape.pool.kind}_pool"] if layer.shape.pool else []
+            kinds += ["residual"] if layer.shape.residual else []
+            return frozenset([(layer.name, kind) for kind in kinds if (layer.name, kind) not in denied][:1])
+    return frozenset()
+
+
+def lower_with(graph: Graph, machine: Machine, rules: Constraints | None, denied: Denied) -> Lowered:
+    """The layers of a graph, with the fusions that the user and the search leave."""
+    from dnnc.lower import lower
+
+    def fused(layer: str, kind: str) -> bool:
+        return (layer, kind) not in denied and (rules is None or rules.allows_fusion(layer, kind))
+
+    return lower(graph, machine, fused)
+
+
+def refuse_host(lowered: Lowered) -> None:
+    """Refuse every node that the array does not run, all at once.
+
+    Raises:
+        ModelFault: there is one.
+    """
+    from dnnc.layer import HostLayer
+
+    nodes = [layer for layer in lowered.layers if isinstance(layer, HostLayer)]
+    if nodes:
+        listing = "; ".join(f"{layer.name!r} ({layer.operator}): {layer.reason}" for layer in nodes)
+        raise ModelFault(f"{len(nodes)} node(s) need the host, which is not allowed: {listing}")
+
+
+def load(path: str | Path) -> Compilation:
+    """Load an artifact, and verify it.
+
+    Raises:
+        UsageFault: it is damaged, tampered with or of a newer version.
+    """
+    from dnnc import artifact
+
+    return artifact.load(path)
+
+
+__all__ = ["Compilation", "UsageFault", "compile", "load", "lower_with", "refuse_host"]

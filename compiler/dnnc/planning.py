@@ -1,0 +1,152 @@
+"""Plans every layer of a lowered graph: equal layers once, from the cache where it knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dnnc.capacity import missing
+from dnnc.layer import HostLayer, Layer, Lowered, Shape
+from dnnc.plan import LayerPlan, Plan
+from dnnc.search import NoSchedule, Objective, Result, figures, hurried, lower_bound, macs, optimize, valid_macs
+from dnnc.space import Limits, Space
+from dnnc.traffic import compulsory
+from dnnc_runtime.errors import CapacityFault, UsageFault
+from dnnc_runtime.machine import Machine
+
+Progress = Callable[[int, int, str], None]
+"""Told layers done, layers in all, and the name of the layer at hand."""
+
+
+class Store(Protocol):
+    """Where results are kept from one run to the next."""
+
+    def get(self, shape: Shape, machine: Machine, limits: Limits, objective: Objective) -> Result | None:
+        """A known result."""
+        ...
+
+    def put(self, shape: Shape, machine: Machine, limits: Limits, objective: Objective, result: Result) -> None:
+        """Keep a result."""
+        ...
+
+
+class Rules(Protocol):
+    """What a user asks of a layer's schedule."""
+
+    def for_layer(self, name: str, machine: Machine, shape: Shape) -> Limits:
+        """The limits of a layer's space."""
+        ...
+
+    def describe(self, layer_name: str) -> str:
+        """Names what applies to a layer."""
+        ...
+
+
+@dataclass
+class Planner:
+    """Finds schedules, and remembers them by shape and limits."""
+
+    machine: Machine
+    objective: Objective
+    rules: Rules | None = None
+    store: Store | None = None
+    time_limit: float = 60.0
+    progress: Progress | None = None
+    interrupted: bool = False
+    _known: dict[tuple[Shape, Limits], Result] = field(default_factory=dict[tuple[Shape, Limits], Result])
+
+    def plan(self, lowered: Lowered) -> Plan:
+        """A plan of all layers.
+
+        Raises:
+            UsageFault: the constraints leave a layer no legal schedule.
+            CapacityFault: a layer fits the memories in no way.
+        """
+        count = len(lowered.layers)
+        planned: list[LayerPlan | HostLayer] = []
+        for done, layer in enumerate(lowered.layers):
+            if self.progress:
+                self.progress(done, count, layer.name)
+            planned.append(layer if isinstance(layer, HostLayer) else self.layer(layer))
+        return Plan(self.machine, self.objective, tuple(planned))
+
+    def layer(self, layer: Layer) -> LayerPlan:
+        """One layer's plan."""
+        limits = self._limits(layer)
+        try:
+            result = self._result(layer.shape, limits)
+        except NoSchedule:
+            raise self._refusal(layer, limits) from None
+        return layer_plan(layer, self.machine, result)
+
+    def _limits(self, layer: Layer) -> Limits:
+        return self.rules.for_layer(layer.name, self.machine, layer.shape) if self.rules else Limits()
+
+    def _result(self, shape: Shape, limits: Limits) -> Result:
+        key = shape, limits
+        if key not in self._known:
+            self._known[key] = self._found(shape, limits)
+        return self._known[key]
+
+    def _found(self, shape: Shape, limits: Limits) -> Result:
+        if self.store and (kept := self.store.get(shape, self.machine, limits, self.objective)):
+            return kept
+        if self.interrupted:
+            return hurried(shape, self.machine, limits)
+        try:
+            result = optimize(shape, self.machine, limits, self.objective, self.time_limit)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return hurried(shape, self.machine, limits)
+        if self.store and result.proof.status == "optimal":
+            self.store.put(shape, self.machine, limits, self.objective, result)
+        return result
+
+    def _refusal(self, layer: Layer, limits: Limits) -> UsageFault | CapacityFault:
+        lacking = missing(Space(layer.shape, self.machine, limits))
+        asked = self.rules.describe(layer.name) if self.rules else ""
+        if not lacking:
+            return UsageFault(
+                f"layer {layer.name!r} ({layer.operator}): no schedule of {self.machine.name} is legal under "
+                f"{asked or 'its modes'}; relax the constraints"
+            )
+        needs = "; ".join(
+            f"memory {m.name!r} has {m.has:,} B and lacks {m.smallest - m.has:,} B: "
+            f"the smallest size that would do is {m.smallest:,} B"
+            for m in lacking
+        )
+        under = f" under {asked}" if asked else ""
+        return CapacityFault(f"layer {layer.name!r} ({layer.operator}) does not fit {self.machine.name}{under}: {needs}")
+
+
+def layer_plan(layer: Layer, machine: Machine, result: Result) -> LayerPlan:
+    """A layer with everything that its schedule implies."""
+    shape = layer.shape
+    return LayerPlan(
+        layer,
+        result.schedule,
+        figures(shape, machine, result.schedule),
+        compulsory(shape, machine),
+        lower_bound(shape, machine),
+        macs(shape),
+        2 * valid_macs(shape),
+        result.proof,
+    )
+
+
+def worth_splitting(plan: Plan) -> Iterable[tuple[str, str]]:
+    """(layer, kind of fusion) pairs that might be better undone.
+
+    Undone, the tensor between the two layers is written and read, on top of what is compulsory for both; where a
+    fused layer moves no more than that, the bound says that it stays fused.
+    """
+    for layer in plan.on_array:
+        shape, word = layer.layer.shape, plan.machine.word_bytes
+        between = 2 * shape.n * shape.y.out * shape.x.out * shape.g * shape.k * word
+        if layer.figures.dram_bytes <= layer.compulsory_bytes + between:
+            continue
+        if shape.pool:
+            yield layer.name, f"{shape.pool.kind}_pool"
+        if shape.residual:
+            yield layer.name, "residual"

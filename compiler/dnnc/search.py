@@ -1,0 +1,230 @@
+"""One layer: its optimum, the proof, and what the other dataflows would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from math import isqrt
+from typing import Literal
+
+from dnnc.cycles import Timing
+from dnnc.enumerate import Found, best, quickest_legal
+from dnnc.layer import Shape
+from dnnc.schedule import Schedule, dataflow
+from dnnc.space import Limits, Space, locate
+from dnnc.tables import valid_taps
+from dnnc.traffic import compulsory
+from dnnc_runtime.machine import Machine
+
+COST_MODEL = "1"
+"""Version of the closed forms: results of another version are not comparable, nor taken from a cache."""
+
+Goal = Literal["traffic", "latency", "balanced"]
+DATAFLOWS = ("weight-stationary", "input-stationary", "output-stationary")
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is minimised. ``balanced``: fewest bytes within ``percent`` of the fewest cycles."""
+
+    goal: Goal = "traffic"
+    percent: float = 5.0
+
+    def __str__(self) -> str:
+        return f"balanced ({self.percent:g} %)" if self.goal == "balanced" else self.goal
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Why a schedule is the best of its space.
+
+    Attributes:
+        status: "optimal", or "feasible" where the search was cut short.
+        method: "lower bound" (the schedule meets one), "cp-sat", or "enumeration" (every schedule was looked at).
+        quantity: "bytes" or "cycles".
+        value, bound: the schedule's figure, and one that no schedule of the space beats.
+        solver, seed, deterministic_time: of the solver, where one was needed.
+    """
+
+    status: Literal["optimal", "feasible"]
+    method: Literal["lower bound", "cp-sat", "enumeration", "none"]
+    quantity: Literal["bytes", "cycles"]
+    value: int
+    bound: int
+    solver: str = ""
+    seed: int = 0
+    deterministic_time: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """(value - bound) / value."""
+        return (self.value - self.bound) / self.value if self.value else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """The best schedule of another dataflow."""
+
+    dataflow: str
+    bytes: int
+    cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A layer's schedule and its proof."""
+
+    schedule: Schedule
+    proof: Proof
+
+
+class NoSchedule(Exception):
+    """A space holds no legal schedule."""
+
+
+def optimize(
+    shape: Shape, machine: Machine, limits: Limits = Limits(), objective: Objective = Objective(), limit: float = 60.0
+) -> Result:
+    """The best schedule of a layer, with its proof.
+
+    Args:
+        limits: what a user allows of the space.
+        limit: deterministic seconds for the solver.
+
+    Raises:
+        NoSchedule: nothing in the space is legal and fits.
+    """
+    space = Space(shape, machine, limits)
+    if objective.goal == "traffic":
+        found = _need(best(space))
+        return Result(found.schedule, _prove(space, found, limit))
+    fastest = _need(best(space, "latency"))
+    if objective.goal == "latency":
+        return Result(fastest.schedule, Proof("optimal", "enumeration", "cycles", fastest.cycles, fastest.cycles))
+    most = int(fastest.cycles * (1 + objective.percent / 100))
+    found = _need(best(space, "traffic", most))
+    return Result(found.schedule, Proof("optimal", "enumeration", "bytes", found.bytes, found.bytes))
+
+
+def hurried(shape: Shape, machine: Machine, limits: Limits = Limits()) -> Result:
+    """Some legal schedule, at once, proven to be nothing: for a search that was interrupted.
+
+    Raises:
+        NoSchedule: nothing in the space is legal and fits.
+    """
+    found = _need(quickest_legal(Space(shape, machine, limits)))
+    bound = lower_bound(shape, machine)
+    return Result(found.schedule, Proof("feasible", "none", "bytes", found.bytes, min(bound, found.bytes)))
+
+
+def _need(found: Found | None) -> Found:
+    if found is None:
+        raise NoSchedule
+    return found
+
+
+def _prove(space: Space, found: Found, limit: float) -> Proof:
+    bound = lower_bound(space.shape, space.machine)
+    if found.bytes <= bound:
+        return Proof("optimal", "lower bound", "bytes", found.bytes, found.bytes)
+    from dnnc.proof import SEED, minimum
+
+    solved = minimum(space, found.bytes, limit)
+    if solved.bytes is not None and solved.bytes < found.bytes:
+        raise AssertionError(f"the solver found {solved.bytes} bytes where the enumeration found {found.bytes}")
+    status: Literal["optimal", "feasible"] = "optimal" if solved.closed else "feasible"
+    value = found.bytes if solved.closed else max(bound, solved.bound)
+    solver = f"ortools {version('ortools')}"
+    return Proof(status, "cp-sat", "bytes", found.bytes, value, solver, SEED, solved.deterministic_time)
+
+
+def runner_ups(shape: Shape, machine: Machine, schedule: Schedule, limits: Limits = Limits()) -> tuple[RunnerUp, ...]:
+    """What the best schedule of every dataflow that this one is not would cost, fewest bytes first."""
+    mine = dataflow(schedule.order)
+    out: list[RunnerUp] = []
+    for name in DATAFLOWS:
+        if name in mine:
+            continue
+        found = best(Space(shape, machine, replace(limits, dataflow=name, order=None)))
+        if found:
+            out.append(RunnerUp(name, found.bytes, found.cycles))
+    return tuple(sorted(out, key=lambda r: (r.bytes, r.cycles)))
+
+
+def valid_macs(shape: Shape) -> int:
+    """Multiply-accumulates on valid taps: padding is not multiplied."""
+    if shape.kind != "array":
+        return 0
+    return shape.n * shape.g * shape.k * shape.c * sum(valid_taps(shape.y)) * sum(valid_taps(shape.x))
+
+
+def macs(shape: Shape) -> int:
+    """Multiply-accumulates with padding taps counted."""
+    if shape.kind != "array":
+        return 0
+    taps = shape.y.kernel * shape.x.kernel
+    return shape.n * shape.g * shape.k * shape.c * shape.y.out * shape.x.out * taps
+
+
+def lower_bound(shape: Shape, machine: Machine) -> int:
+    """Bytes that no schedule beats: compulsory traffic, or 2 MACs / sqrt(R_w S) - 2 S words per group.
+
+    S is all on-chip words, R_w the reuse that a sliding window gives, at least one in each direction.
+    """
+    least = compulsory(shape, machine)
+    if shape.kind != "array":
+        return least
+    words = sum(m.bytes * machine.instances(m) for m in machine.memories) // machine.word_bytes
+    # ceil(kernel / stride) is never less than the reuse factor, so that the bound stays sound in integers.
+    reuse = max(1, -(-shape.y.kernel // shape.y.stride)) * max(1, -(-shape.x.kernel // shape.x.stride))
+    per_group = valid_macs(shape) // shape.g
+    moved = 2 * per_group // (isqrt(reuse * words) + 1) - 2 * words
+    return max(least, shape.g * moved * machine.word_bytes)
+
+
+def figures(shape: Shape, machine: Machine, schedule: Schedule) -> Figures:
+    """Everything that the closed forms say of a schedule."""
+    model, tiles = locate(shape, machine, schedule)
+    timing = Timing(model)
+    return Figures(
+        traffic=_pairs(model.traffic(tiles)),
+        bus=_pairs(timing.bus(tiles)),
+        memory={name: int(used) for name, used in model.memory(tiles).items()},
+        residents={role: int(words) * machine.word_bytes for role, words in model.residents(tiles).items()},
+        cycles=int(timing.cycles(tiles)),
+        compute_cycles=int(timing.compute(tiles)),
+    )
+
+
+def _pairs(figures: Mapping[str, tuple[object, object]]) -> dict[str, tuple[int, int]]:
+    return {role: (int(r), int(w)) for role, (r, w) in figures.items()}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a schedule moves, holds and takes.
+
+    Attributes:
+        traffic: payload bytes (read, written) in DRAM by role.
+        bus: the same rounded up to bursts.
+        memory: bytes used of the fullest instance of each memory; residents: the same by what is held.
+        cycles, compute_cycles: closed-form time, and the array's part of it.
+    """
+
+    traffic: Mapping[str, tuple[int, int]]
+    bus: Mapping[str, tuple[int, int]]
+    memory: Mapping[str, int]
+    residents: Mapping[str, int]
+    cycles: int
+    compute_cycles: int
+
+    @property
+    def dram_bytes(self) -> int:
+        """Payload bytes read and written."""
+        return sum(r + w for r, w in self.traffic.values())
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes on the bus, read and written."""
+        return sum(r + w for r, w in self.bus.values())
