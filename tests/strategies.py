@@ -23,9 +23,9 @@ from dnnc_runtime.tensor import View
 FUSES = frozenset({"bias", "scale", "activation", "residual", "max_pool", "average_pool"})
 ACTIVATIONS = (Activation("Relu"), Activation("Clip", (-1.0, 1.0)), Activation("Sigmoid"), Activation("PRelu"))
 MODES = {
+    "combined": ("y", "k", "c"),
     "cooperative": ("k", "k", "c"),
     "independent": ("y", "k", "k"),
-    "combined": ("y", "k", "c"),
     "planes": ("k", "k", "k"),
     "groups": ("g", "k", "c"),
     "groups inside": ("y", "g", "k"),
@@ -204,7 +204,7 @@ def machines(draw: st.DrawFn, sizes: tuple[int, ...] = (PLENTY,), word_bits: tup
         sizes: bytes that a memory may have.
         word_bits: widths that a word may have.
     """
-    names = draw(st.lists(st.sampled_from(sorted(MODES)), min_size=1, max_size=3, unique=True))
+    names = draw(st.lists(st.sampled_from(tuple(MODES)), min_size=1, max_size=3, unique=True))
     word = draw(st.sampled_from(word_bits))
     memories = tuple(Memory(f"m{i}", level, draw(st.sampled_from(sizes))) for i, level in enumerate((0, 1, 0)))
     maps, weights, parameters = draw(st.sampled_from(((0, 1, 0), (0, 1, 1), (0, 0, 0), (0, 2, 2), (1, 1, 1))))
@@ -219,7 +219,7 @@ def machines(draw: st.DrawFn, sizes: tuple[int, ...] = (PLENTY,), word_bits: tup
         accumulator_bits=draw(st.sampled_from((2, 4))) * word,
         channel_granularity=draw(st.sampled_from((1, 1, 2, 4))),
         levels=tuple(
-            Level(name, draw(st.integers(1, 4)), spreads)
+            Level(name, draw(st.sampled_from((2, 3, 1, 4))), spreads)
             for name, spreads in (("outer", ("k", "y", "g")), ("inner", ("k", "g")), ("lane", ("k", "c")))
         ),
         memories=memories,
@@ -227,7 +227,7 @@ def machines(draw: st.DrawFn, sizes: tuple[int, ...] = (PLENTY,), word_bits: tup
         modes=tuple(Mode(name, MODES[name]) for name in names),
         dram=Dram(4.2e9, draw(st.sampled_from((4, 16, 64))), 4096, "NHWC"),
         fuses=FUSES,
-        units_can_send=draw(st.booleans()),
+        units_can_send=draw(st.sampled_from((True, True, False))),
         pool_comparisons_per_cycle=draw(st.sampled_from((1, 16))),
     )
 
@@ -261,6 +261,7 @@ def schedules(draw: st.DrawFn, shape: Shape, machine: Machine) -> Schedule:
     x = draw(st.sampled_from(cuts(shape.x, 1, draw(_styles()))[: 1 if shape.pool else None]))
     planes = deal.granules(shape, machine)
     k, c, g = (draw(_tile_sizes(total, planes[d])) for d, total in _totals(shape))
+    k = shape.k if deal.joint else k
     buffers = draw(st.tuples(*[st.sampled_from((1, 1, 2))] * 3))
     follow = shape.parameters > 0 and draw(st.booleans())
     bare = Schedule(deal.mode, y, x, k, c, g, (), draw(st.booleans()), move, buffers, None, follow)
@@ -309,4 +310,4 @@ def _row_cuts(draw: st.DrawFn, shape: Shape, machine: Machine, deal: Deal) -> tu
     cut = draw(st.sampled_from(cuts(shape.y, deal.rows, draw(_styles()))))
     assume(shape.pool is None or pool_steps(shape.pool.y, cut) is not None)
     sends = machine.units_can_send and deal.rows > 1 and halo(shape.y, cut, True) is not None
-    return cut, sends and draw(st.booleans())
+    return cut, sends and draw(st.sampled_from((True, True, False)))

@@ -6,6 +6,7 @@ the mode: valid taps only, each row trace (valid columns x channels) rounded up 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -251,29 +252,44 @@ class Timing:
     def cycles(self, t: Tiles) -> Array:
         """Compute time with double-buffered transfers beside it, single-buffered ones, first load and last store
         added."""
-        bus = self.bus(t)
-        double = dict(zip(("input", "weights", "output"), self.structure.buffers, strict=True))
-        beside: Array = 0
-        added: Array = 0
-        for role, (read, write) in bus.items():
-            if double.get(role) == 2:
-                beside = beside + read + write
-            else:
-                added = added + read + write
-        ends = self._first_and_last(t, double)
-        return np.maximum(self.compute(t), self.transfer(beside)) + self.transfer(added + ends)
+        return self.parts(t).cycles(self.structure.buffers)
 
-    def _first_and_last(self, t: Tiles, double: dict[str, int]) -> Array:
-        """Bytes of the first tile of every double-buffered operand and of the last double-buffered store."""
-        s, ends = self.shape, 0
-        burst = self.burst
-        if double["input"] == 2:
-            planes = t.size("c") * t.size("g") if s.kind == "array" else t.size("k")
-            ends = ends + self._bursts(t.at("y", "first") * t.pins("x", "current", 0) * planes) * burst
-        if double["weights"] == 2 and s.kind == "array":
-            taps = s.y.kernel * s.x.kernel
-            ends = ends + self._bursts(t.size("g") * t.size("k") * t.size("c") * taps) * burst
-        if double["output"] == 2:
-            columns = s.out_columns if s.pool else t.at("x", "largest")
-            ends = ends + self._bursts(t.at("y", "last_rows") * columns * t.last("g") * t.last("k")) * burst
-        return ends
+    def parts(self, t: Tiles) -> Parts:
+        """What the cycles are made of, whatever is double-buffered."""
+        bus = {role: read + write for role, (read, write) in self.bus(t).items()}
+        moved = tuple(bus.pop(role, 0) for role in ("input", "weights", "output"))
+        return Parts(self, self.compute(t), moved, sum(bus.values()), self._first_and_last(t))
+
+    def _first_and_last(self, t: Tiles) -> tuple[Array, Array, Array]:
+        """Bus bytes of the first tiles of input and weights, and of the last store."""
+        s, burst = self.shape, self.burst
+        planes = t.size("c") * t.size("g") if s.kind == "array" else t.size("k")
+        first = self._bursts(t.at("y", "first") * t.pins("x", "current", 0) * planes)
+        taps = s.y.kernel * s.x.kernel
+        weights = self._bursts(t.size("g") * t.size("k") * t.size("c") * taps) if s.kind == "array" else 0
+        columns = s.out_columns if s.pool else t.at("x", "largest")
+        last = self._bursts(t.at("y", "last_rows") * columns * t.last("g") * t.last("k"))
+        return first * burst, weights * burst, last * burst
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Cycles of the array; bus bytes of input, weights and output, of everything else, and of their first (last)
+    tiles."""
+
+    timing: Timing
+    compute: Array
+    moved: tuple[Array, ...]
+    rest: Array
+    ends: tuple[Array, Array, Array]
+
+    def cycles(self, buffers: tuple[int, int, int]) -> Array:
+        """Cycles with so many tiles held of (input, weights, output)."""
+        beside: Array = 0
+        added = self.rest
+        for tiles, moved, end in zip(buffers, self.moved, self.ends, strict=True):
+            if tiles == 2:
+                beside, added = beside + moved, added + end
+            else:
+                added = added + moved
+        return np.maximum(self.compute, self.timing.transfer(beside)) + self.timing.transfer(added)

@@ -6,16 +6,18 @@ ties by the later ones. Bounds that hold for a whole grid come first, so that me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
+from math import prod
 from typing import Literal
 
 import numpy as np
 
 from dnnc.cycles import Timing
-from dnnc.schedule import DIMS, Pin, Schedule
-from dnnc.space import Space, active_sets, fits, grid, schedule_of
+from dnnc.schedule import DIMS, Dim, Pin, Schedule
+from dnnc.space import Space, Tables, active_sets, fits, grid, schedule_of
 from dnnc.tables import Ints
 from dnnc.traffic import Array, Model, Structure, Tiles, compulsory
 
@@ -25,8 +27,8 @@ CHUNK = 1 << 18
 
 
 def pace(cycles: Ints) -> Ints:
-    """Cycles in steps of one percent: a second figure that near ties do not decide, so that fewer tiles may."""
-    return np.floor(np.log(np.maximum(cycles, 1)) / np.log(1.01)).astype(np.int64)
+    """Cycles in steps of five percent: a second figure that near ties do not decide, so that fewer tiles may."""
+    return np.floor(np.log(np.maximum(cycles, 1)) / np.log(1.05)).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +67,101 @@ def _sweep(
     space: Space, objective: Objective, most_cycles: int | None, found: Found | None, settle: bool
 ) -> Found | None:
     floor = compulsory(space.shape, space.machine) if objective == "traffic" else 0
-    for deal in space.deals:
-        tables = space.tables(deal)
-        if not all(len(tables[d].trips) for d in DIMS):
-            continue
-        for active, index in active_sets(tables):
-            tiles = grid(tables, index)
-            for order, keep, pin in space.structures(active):
-                for follow in (False, True) if space.shape.parameters else (False,):
+    for follow in _follows(space, found, settle):
+        for deal in space.deals:
+            tables = space.tables(deal)
+            if not all(len(tables[d].trips) for d in DIMS):
+                continue
+            for active, index in active_sets(tables):
+                tiles, least = grid(tables, index), Least(tables, index)
+                for order, keep, pin in space.structures(active):
                     structure = Structure(deal, order, keep, (1, 1, 1), pin, follow)
+                    if objective == "traffic" and found and most_cycles is None:
+                        bound = least.bytes(Model(space.shape, space.machine, structure), found.bytes <= floor)
+                        if bound > found.bytes - (not settle):
+                            continue
                     visit = _Visit(space, structure, objective, most_cycles, settle)
                     found = visit.improve(tiles, found)
                     if not settle and found and found.bytes <= floor:
                         return found
     return found
+
+
+def _follows(space: Space, found: Found | None, settle: bool) -> tuple[bool, ...]:
+    """Parameters stay for the layer; they follow the k tile only where that moves fewer bytes or alone fits."""
+    if not space.shape.parameters:
+        return (False,)
+    if settle and found:
+        return (found.schedule.follow,)
+    return (False, True)
+
+
+@dataclass(frozen=True)
+class Least:
+    """The least of every figure over a grid, as plain numbers: a bound for a whole structure at once."""
+
+    tables: Tables
+    index: Mapping[Dim, Ints]
+
+    @cached_property
+    def trips(self) -> dict[Dim, int]:
+        """Fewest trips of every loop."""
+        return {d: int(self.tables[d].trips[i].min()) for d, i in self.index.items()}
+
+    @cached_property
+    def rows(self) -> dict[tuple[Dim, bool], int]:
+        """Fewest rows and columns loaded in a pass, with halos reloaded or kept."""
+        tiles = Tiles(self.tables, self.index)
+        axes: tuple[Dim, Dim] = ("y", "x")
+        return {(a, keep): int(tiles.pins(a, "rest", 0, keep).min()) for a in axes for keep in (False, True)}
+
+    def bytes(self, model: Model, all_once: bool) -> int:
+        """Bytes that no point of the grid goes below.
+
+        Args:
+            all_once: only schedules that load everything once are wanted: what is pinned has to fit whole.
+        """
+        s, pin = model.shape, model.structure.pin
+        planes, channels = s.g * s.k, s.c * s.g if s.kind == "array" else s.k
+        area = self.rows["y", model.kept("y")] * self.rows["x", model.kept("x")]
+        words = area * channels * (1 if pin and pin[0] == "input" else self._passes(model, "input"))
+        weights = planes * s.c * s.y.kernel * s.x.kernel if s.kind == "array" else 0
+        words += weights * (1 if pin and pin[0] == "weights" else self._passes(model, "weights") if weights else 1)
+        words += s.parameters * planes * (self._passes(model, "parameters") if model.structure.follow else 1)
+        words += s.n * s.out_rows * s.out_columns * planes
+        if s.residual:
+            words += s.n * s.y.out * s.x.out * planes
+        moved = words * model.word
+        if model.spills:
+            sums = s.n * s.y.out * s.x.out * planes * model.machine.accumulator_bytes
+            moved += 2 * (self.trips["c"] - 1) * sums
+        if all_once and pin and not self._whole_fits(model):
+            return moved + 1 << 62
+        return moved
+
+    def _passes(self, model: Model, role: str) -> int:
+        relevant = model.relevant[role]
+        end = max(model.structure.innermost(relevant), 0)
+        return prod(self.trips[d] for d in model.order[:end] if d not in relevant)
+
+    def _whole_fits(self, model: Model) -> bool:
+        """Whether all tiles of the pinned operand inside its loop could be on chip at once."""
+        assert model.structure.pin
+        operand, loop, _ = model.structure.pin
+        s, inside = model.shape, model.structure.inside
+        room = model.machine.memory_of(operand).bytes // model.word
+        level, deal = model.level(operand), model.structure.deal
+        size: dict[Dim, int] = {}
+        for d, total in (("k", s.k), ("c", s.c), ("g", s.g)):
+            sizes = self.tables[d].size[self.index[d]]  # type: ignore[union-attr]
+            size[d] = total if inside(d, loop) else int(sizes.min())
+        if operand == "weights":
+            return int(deal.held_planes(size["g"], size["k"], level)) * size["c"] * s.y.kernel * s.x.kernel <= room
+        tiles = Tiles(self.tables, self.index)
+        pixels = 1
+        for a in ("y", "x"):
+            pixels *= int(tiles.at(a, "union_unit").min() if inside(a, loop) else tiles.pins(a, "current", 0).min())
+        return pixels * int(deal.held_groups(size["g"], level)) * size["c"] <= room
 
 
 @dataclass(frozen=True)
@@ -94,13 +177,47 @@ class _Visit:
     def improve(self, tiles: Tiles, found: Found | None) -> Found | None:
         """The better of what was found and the best point of the grid."""
         for points in self._promising(tiles, found):
+            if self.objective == "traffic" and self.most_cycles is None:
+                found = self._fewest_bytes(points, found)
+                continue
             for buffers in self._buffers():
-                structure = replace(self.structure, buffers=buffers)
-                model = Model(self.space.shape, self.space.machine, structure)
-                held = _largest_pin(model, points, self._asked()) if structure.pin else _legal(model, points)
+                model = self._model(buffers)
+                held = self._held(model, points)
                 if held is not None:
-                    found = self._better(model, held, found)
+                    cycles = Timing(model).cycles(held)
+                    found = self._better(model, held, cycles, found)
         return found
+
+    def _fewest_bytes(self, points: Tiles, found: Found | None) -> Found | None:
+        """Buffers change no bytes: single ones decide what can be reached, the others then only what fits too."""
+        model = self._model(self._fewest())
+        held = self._held(model, points)
+        if held is None:
+            return found
+        if not self.settle:
+            return self._better(model, held, 0, found)
+        parts, single = Timing(model).parts(held), model.single(held)
+        spare = [model.spare(held, role, single) if role in single else 0 for role in ("input", "weights", "output")]
+        base = {m.name: np.asarray(0) for m in model.machine.memories}
+        for role, words in single.items():
+            base[model.memory_name(role)] = base[model.memory_name(role)] + words * model.word
+        for buffers in self._buffers():
+            used = dict(base)
+            for tiles, role, words in zip(buffers, ("input", "weights", "output"), spare, strict=True):
+                if tiles == 2:
+                    used[model.memory_name(role)] = used[model.memory_name(role)] + words * model.word
+            ok = np.flatnonzero(np.broadcast_to(fits(model.machine, used), (_length(held),)))
+            if len(ok):
+                cycles = np.broadcast_to(parts.cycles(buffers), (_length(held),))[ok]
+                found = self._better(self._model(buffers), _at(held, ok), cycles, found)
+        return found
+
+    def _model(self, buffers: tuple[int, int, int]) -> Model:
+        return Model(self.space.shape, self.space.machine, replace(self.structure, buffers=buffers))
+
+    def _held(self, model: Model, points: Tiles) -> Tiles | None:
+        """The points that fit, with as many tiles pinned as fit."""
+        return _largest_pin(model, points, self._asked()) if self.structure.pin else _legal(model, points)
 
     def _buffers(self) -> Iterator[tuple[int, int, int]]:
         if not self.settle:
@@ -161,12 +278,9 @@ class _Visit:
             ok = ok & ((least < mine) | ((least == mine) & (_all_trips(tiles) <= found.tiles)) | (moved < found.bytes))
         return ok
 
-    def _better(self, model: Model, tiles: Tiles, found: Found | None) -> Found | None:
+    def _better(self, model: Model, tiles: Tiles, cycles: Array, found: Found | None) -> Found | None:
         moved = model.bytes(tiles) + np.zeros(_length(tiles), dtype=np.int64)
-        if not self.settle:
-            cycles = np.zeros_like(moved)
-        else:
-            cycles = Timing(model).cycles(tiles) + np.zeros_like(moved)
+        cycles = cycles + np.zeros_like(moved)
         trips = _all_trips(tiles) + np.zeros_like(moved)
         keys = (cycles, trips, pace(cycles), moved) if self.objective == "traffic" else (trips, moved, cycles)
         usable = np.arange(len(moved))

@@ -65,10 +65,7 @@ class Dealt:
         """The groups of a g tile whose input a unit holds."""
         if not self.deal.joint:
             return self._block(g, self.deal.groups, level, unit.group)
-        per_group = self.deal.k_per_group
-        first, count = self._block((0, g[1] * per_group), self.deal.planes, level, unit.plane)
-        share = -(-g[1] * per_group // self.deal.plane_units) * prod(self.deal.planes[level + 1 :])
-        return (g[0] + first // per_group, count // per_group) if share % per_group == 0 else g
+        return self._block(g, self.deal.planes, level, unit.plane) if self.deal.k_per_group == 1 else g
 
     @staticmethod
     def _block(whole: Range, units: tuple[int, ...], level: int, place: int) -> Range:

@@ -114,12 +114,10 @@ class Deal:
         return self._share(g, self.groups, level) * self._share(k, self.planes, level)
 
     def held_groups(self, g: Any, level: int) -> Any:
-        """Groups of a g tile whose input one memory instance holds: its own where it has whole groups, else all."""
+        """Groups of a g tile whose input one memory instance holds: its own where a plane is a group, else all."""
         if not self.joint:
             return self._share(g, self.groups, level)
-        share = -(-(g * self.k_per_group) // self.plane_units) * prod(self.planes[level + 1 :])
-        whole = share % self.k_per_group == 0
-        return np.where(whole, np.minimum(g, share // self.k_per_group), g)
+        return self._share(g, self.planes, level) if self.k_per_group == 1 else g
 
     def passes(self, g: Any, k: Any) -> Any:
         """Passes of the array over the planes of a (g, k) tile."""

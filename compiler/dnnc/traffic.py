@@ -230,6 +230,22 @@ class Model:
 
     def residents(self, t: Tiles) -> dict[str, Array]:
         """Words held of one memory instance by each resident: tiles, spare buffers, pinned and kept rows."""
+        out = self.single(t)
+        for role, tiles in zip(("input", "weights", "output"), self.structure.buffers, strict=True):
+            if tiles == 2 and role in out:
+                out[role] = out[role] + self.spare(t, role, out)
+        return out
+
+    def spare(self, t: Tiles, role: str, single: Mapping[str, Array]) -> Array:
+        """Words that a second buffer takes: the largest later load, or one more output tile."""
+        pin = self.structure.pin
+        dim = pin[2] if pin and pin[0] == role else None
+        if role == "output":
+            return single["output"]
+        return self._later_input(t, dim) if role == "input" else self._later_weights(t, dim)
+
+    def single(self, t: Tiles) -> dict[str, Array]:
+        """Words held by each resident with single buffers."""
         s = self.shape
         out: dict[str, Array] = {"input": self._input_words(t)}
         if s.kind == "array":
@@ -241,10 +257,14 @@ class Model:
         tile = self._output_planes(t) * t.at("y", "largest") * t.at("x", "largest")
         if s.residual:
             out["residual"] = tile
-        out["output"] = self._output_words(t, tile) * self.structure.buffers[2]
+        out["output"] = self._output_words(t, tile)
         if s.pool:
             out["pending"] = self._pending_words(t)
         return out
+
+    def memory_name(self, role: str) -> str:
+        """The memory in which a resident lies."""
+        return self.machine.memory_of(MEMORY_ROLE[role]).name
 
     def level(self, role: str) -> int:
         """The level of the memory that holds a role."""
@@ -284,15 +304,11 @@ class Model:
         return (t.at("y", "largest") if y else 1) * (t.at("x", "largest") if x else 1) * planes
 
     def _input_words(self, t: Tiles) -> Array:
-        """The current tile, the largest later load if double-buffered, pinned tiles and received rows."""
+        """The current tile, pinned tiles and received rows."""
         pin = self.structure.pin
         dim = pin[2] if pin and pin[0] == "input" else None
-        size = {d: self.tile_extent(t, d, dim) for d in ("y", "x")} | {
-            "planes": self.input_planes(t, self.unpinned(t, "c", dim), self.unpinned(t, "g", dim))
-        }
-        words = size["y"] * size["x"] * size["planes"]
-        if self.structure.buffers[0] == 2:
-            words = words + self._later_input(t, dim, size)
+        planes = self.input_planes(t, self.unpinned(t, "c", dim), self.unpinned(t, "g", dim))
+        words = self.tile_extent(t, "y", dim) * self.tile_extent(t, "x", dim) * planes
         words = words + t.at("y", "side") * self.side_columns(t) * self.side_planes(t)
         if dim:
             words = words + self._pinned_input_words(t, dim)
@@ -347,10 +363,11 @@ class Model:
             return t.pinned * self.groups_over(t, False)
         return self.groups_over(t, self.structure.inside("g", "k"))
 
-    def _later_input(self, t: Tiles, dim: Dim | None, size: Mapping[str, Array]) -> Array:
+    def _later_input(self, t: Tiles, dim: Dim | None) -> Array:
         """Words of the largest load after the first, wrap-around included."""
         p = {axis: t.pinned if axis == dim else 0 for axis in ("y", "x")}
-        most = {a: t.pins(a, "any_load", p[a], self.kept(a)) for a in ("y", "x")} | {"planes": size["planes"]}
+        most = {a: t.pins(a, "any_load", p[a], self.kept(a)) for a in ("y", "x")}
+        most["planes"] = self.input_planes(t, self.unpinned(t, "c", dim), self.unpinned(t, "g", dim))
         later = self._later_planes(t, dim)
         options = [most["y"] * most["x"] * planes for planes in later]
         for axis, other in (("y", "x"), ("x", "y")):
@@ -384,10 +401,7 @@ class Model:
         taps = self.shape.y.kernel * self.shape.x.kernel
         dim = pin[2] if pin and pin[0] == "weights" else None
         k, c, g = (self.unpinned(t, d, dim) for d in ("k", "c", "g"))
-        tile = deal.held_planes(g, k, level) * c * taps
-        words = tile
-        if self.structure.buffers[1] == 2:
-            words = words + self._later_weights(t, dim, tile)
+        words = deal.held_planes(g, k, level) * c * taps
         if dim:
             words = words + self.pinned_words(t)
         return words
@@ -413,9 +427,11 @@ class Model:
             total = total + count * deal.held_planes(g, k, level)
         return c * t.pinned * total
 
-    def _later_weights(self, t: Tiles, dim: Dim | None, tile: Array) -> Array:
+    def _later_weights(self, t: Tiles, dim: Dim | None) -> Array:
         taps = self.shape.y.kernel * self.shape.x.kernel
         level, deal = self.level("weights"), self.structure.deal
+        k, c, g = (self.unpinned(t, d, dim) for d in ("k", "c", "g"))
+        tile = deal.held_planes(g, k, level) * c * taps
         options: list[Array] = []
         for plane in ("k", "c", "g"):
             if plane in self.order:
