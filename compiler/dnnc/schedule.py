@@ -81,7 +81,7 @@ class Schedule:
 class Deal:
     """How a mode deals a layer out: units over row blocks, planes and groups, level by level.
 
-    ``joint``: k per group is smaller than the units that spread k, so they spread (g, k) jointly.
+    ``joint``: k per group is smaller than the units that spread k, and none spreads g: they spread (g, k) jointly.
     """
 
     mode: str
@@ -147,12 +147,12 @@ def _deal(name: str, spread: tuple[str, ...], shape: Shape, machine: Machine) ->
     def units(dim: str) -> tuple[int, ...]:
         return tuple(n if d == dim else 1 for d, n in zip(spread, counts, strict=True))
 
-    planes = units("k")
-    joint = shape.g > 1 and shape.k < prod(planes)
+    planes, groups = units("k"), units("g")
+    joint = shape.g > 1 and shape.k < prod(planes) and prod(groups) == 1
     # One input word goes to all units of an innermost level that spreads k: they must share a group.
     if joint and spread[-1] == "k" and shape.k % counts[-1]:
         return None
-    return Deal(name, prod(units("y")), planes, units("g"), prod(units("c")), joint, shape.k)
+    return Deal(name, prod(units("y")), planes, groups, prod(units("c")), joint, shape.k)
 
 
 def cut_of(window: Any, units: int, style: str, size: int) -> Cut:

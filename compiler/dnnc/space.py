@@ -69,7 +69,7 @@ class Space:
             self.shape,
             self.machine,
             {"y": _cut_candidates(self, "y", deal.rows), "x": _cut_candidates(self, "x", 1)},
-            {d: _sizes(self.limits, d, total, granules[d]) for d, total in _planes(self.shape)},
+            {d: _sizes(self.limits, d, total, granules[d], deal) for d, total in _planes(self.shape)},
         )
 
     def structures(self, active: tuple[Dim, ...]) -> Iterator[tuple[tuple[Dim, ...], bool, object]]:
@@ -165,10 +165,11 @@ def _planes(s: Shape) -> tuple[tuple[Dim, int], ...]:
     return ("k", s.k), ("c", s.c), ("g", s.g)
 
 
-def _sizes(limits: Limits, dim: Dim, total: int, granule: int) -> list[int]:
+def _sizes(limits: Limits, dim: Dim, total: int, granule: int, deal: Deal) -> list[int]:
     size, count = dict(limits.sizes).get(dim), dict(limits.counts).get(dim)
     if size is not None:
-        return [min(size, total)]
+        # Units that spread (g, k) jointly take whole groups.
+        return [] if deal.joint and dim == "k" and size < total else [min(size, total)]
     sizes = plane_sizes(total, granule)
     return [n for n in sizes if count is None or -(-total // n) == count]
 

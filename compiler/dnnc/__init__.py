@@ -1,0 +1,63 @@
+"""Compiles ONNX models to accelerator schedules that provably move the fewest DRAM bytes, and runs the proof.
+
+    compilation = dnnc.compile("resnet50.onnx", target="snowflake")
+    compilation.plan.totals.dram_bytes
+    compilation.save("resnet50.dnnc")
+
+Names are imported when first used: ``import dnnc`` loads neither onnx nor OR-Tools.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dnnc_runtime.errors import CapacityFault, DisagreementFault, Fault, ModelFault, UsageFault
+
+if TYPE_CHECKING:
+    from dnnc.pipeline import Compilation, compile, execute, load, verify
+    from dnnc.search import Objective
+    from dnnc_runtime.machine import Machine
+    from dnnc_runtime.machine import load as load_machine
+    from dnnc_runtime.program import Program
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CapacityFault",
+    "Compilation",
+    "DisagreementFault",
+    "Fault",
+    "Machine",
+    "ModelFault",
+    "Objective",
+    "Program",
+    "UsageFault",
+    "__version__",
+    "compile",
+    "execute",
+    "load",
+    "load_machine",
+    "verify",
+]
+
+_PIPELINE = ("Compilation", "compile", "execute", "load", "verify")
+_LAZY = {
+    **{name: ("dnnc.pipeline", name) for name in _PIPELINE},
+    "Machine": ("dnnc_runtime.machine", "Machine"),
+    "Objective": ("dnnc.search", "Objective"),
+    "Program": ("dnnc_runtime.program", "Program"),
+    "load_machine": ("dnnc_runtime.machine", "load"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _LAZY[name]
+    value = globals()[name] = getattr(import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

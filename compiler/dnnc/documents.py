@@ -1,0 +1,175 @@
+"""JSON documents of frozen dataclasses: sealed with a digest, written all or nothing, read strictly.
+
+A document is one JSON object; its ``sha256`` is that of all its other members in canonical form (keys sorted, no
+blanks), so that it holds however the file is laid out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+
+SEAL = "sha256"
+"""The member that holds the digest of the others."""
+
+_T = TypeVar("_T")
+
+
+class Damaged(Exception):
+    """A document is not what was written; the message says where and why, to follow the document's name."""
+
+
+def plain(value: Any) -> Any:
+    """Frozen dataclasses, tuples and mappings as JSON objects and arrays."""
+    if is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hexadecimal) of a value's canonical text."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def seal(content: Any) -> str:
+    """The text of a document with a frozen dataclass' fields and the seal, one member a line."""
+    members: dict[str, Any] = plain(content)
+    return json.dumps({**members, SEAL: digest(members)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def unseal(text: bytes) -> dict[str, Any]:
+    """The members of a document. Raises Damaged if it is not JSON, or the seal is broken."""
+    members = opened(text)
+    found = members.pop(SEAL, None)
+    if not isinstance(found, str):
+        raise Damaged(f"has no {SEAL!r}")
+    if found != digest(members):
+        raise Damaged(f"its content does not have the {SEAL} that it states: it was damaged or changed")
+    return members
+
+
+def opened(text: bytes) -> dict[str, Any]:
+    """The members of a JSON object, the seal not looked at. Raises Damaged if the text is not one."""
+    try:
+        found = json.loads(text.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"not a JSON document: {error}") from None
+    if not isinstance(found, dict):
+        raise Damaged("not a JSON object")
+    return dict(found)
+
+
+def _members(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return members
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def parse(kind: type[_T], found: Any, where: str = "") -> _T:
+    """The dataclass that a JSON value stands for: every member is there, of its type, and there are no others.
+
+    Args:
+        kind: a dataclass; its fields are dataclasses, tuples, mappings by string, literals, numbers, strings,
+            flags, or one of these or None.
+        found: what JSON held.
+        where: names ``found`` in faults.
+
+    Raises:
+        Damaged: the value does not stand for one.
+    """
+    value: _T = _parse(kind, found, where)
+    return value
+
+
+def _parse(kind: Any, found: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        return _record(kind, found, where)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        (inner,) = (arg for arg in args if arg is not NoneType)
+        return None if found is None else _parse(inner, found, where)
+    if origin is tuple and isinstance(found, list):
+        kinds = [args[0]] * len(found) if args[-1] is Ellipsis else list(args)
+        if len(kinds) == len(found):
+            return tuple(_parse(k, f, f"{where}[{i}]") for i, (k, f) in enumerate(zip(kinds, found, strict=True)))
+    if origin is Mapping and isinstance(found, dict):
+        return {key: _parse(args[1], item, _inside(where, key)) for key, item in found.items()}
+    if origin is Literal and any(found == arg and type(found) is type(arg) for arg in args):
+        return found
+    if kind is float and type(found) in (int, float):
+        return float(found)
+    if kind is type(found):
+        return found
+    raise Damaged(f"{where or 'document'}: found {str(found)[:40]!r}, expected {_spelled(kind)}")
+
+
+def _record(kind: Any, found: Any, where: str) -> Any:
+    hints = _hints(kind)
+    if not isinstance(found, dict) or (odd := sorted(set(found) ^ set(hints))):
+        what = f"members {', '.join(odd)} missing or unknown" if isinstance(found, dict) else "not an object"
+        raise Damaged(f"{where or 'document'}: {what}; its members are {', '.join(hints)}")
+    return kind(**{name: _parse(hint, found[name], _inside(where, name)) for name, hint in hints.items()})
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {f.name: hints[f.name] for f in fields(kind)}
+
+
+def _inside(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
+
+
+def _spelled(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file all or nothing. Raises OSError if it cannot be written."""
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.chmod(draft, 0o666 & ~_umask())
+        os.replace(draft, path)
+    except BaseException:
+        os.unlink(draft)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(path: Path) -> None:
+    """Find out whether :func:`write` could write a file, and leave nothing behind. Raises OSError if it cannot."""
+    if path.is_dir():
+        raise IsADirectoryError(21, os.strerror(21))
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    os.unlink(draft)

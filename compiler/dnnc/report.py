@@ -1,0 +1,260 @@
+"""What people read of a plan and of a machine: tables and lines, with the unit beside every number.
+
+MB are 10^6 bytes, KiB are 1024. Bytes are DRAM payload unless a line says "on the bus". Tables are rich's, so that a
+terminal gets bold heads and long names folded, and anything else plain text, a line for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from dnnc.layer import HostLayer, Shape
+from dnnc.plan import TRAFFIC_ROLES, LayerPlan, Plan
+from dnnc.search import Proof
+from dnnc.summary import tile_sizes
+from dnnc_runtime.machine import Machine, Memory
+from dnnc_runtime.program import Window
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LEGEND = (
+    "output: k x y x x of one image, before a fused pool; c: input channels per group; kernel: r x q / stride",
+    "loops: outermost first, loop:trips x largest tile; proof: what shows that no schedule moves fewer bytes",
+)
+"""Explains the columns of the table of layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table before it is drawn: headings, rows of the same length, and the headings whose columns are text."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text: frozenset[str]
+
+    def rich(self) -> Table:
+        """For a rich console: text to the left, numbers to the right and never broken."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for heading in self.headings:
+            words = heading in self.text
+            table.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+    def html(self) -> str:
+        """As an HTML table."""
+        head = "".join(f"<th>{escape(heading)}</th>" for heading in self.headings)
+        lines = [f"<tr>{head}</tr>"]
+        for row in self.rows:
+            sides = ["left" if heading in self.text else "right" for heading in self.headings]
+            cells = zip(sides, row, strict=True)
+            lines.append("<tr>" + "".join(f'<td style="text-align:{s}">{escape(c)}</td>' for s, c in cells) + "</tr>")
+        return "<table>" + "\n".join(lines) + "</table>"
+
+
+def megabytes(count: int) -> str:
+    """Bytes as MB, to the kilobyte."""
+    return f"{count / 1e6:,.3f}"
+
+
+def capacity(count: int) -> str:
+    """A size as KiB (or MiB) where it is whole ones, else as bytes."""
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count and count % size == 0:
+            return f"{count // size:,} {unit}"
+    return f"{count:,} B"
+
+
+def factor(count: int, of: int) -> str:
+    """How many times so many bytes are."""
+    return f"{count / of:.4f}" if of else "-"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+# -- layers --------------------------------------------------------------------------------------------------------
+
+
+def layers_grid(plan: Plan) -> Grid:
+    """A line for each layer of the array: what it is, its schedule, its bytes, and the proof."""
+    headings = ("layer", "operator", "output", "c", "kernel", "mode", "loops", "DRAM MB", "x compulsory", "proof")
+    rows = tuple(_layer_row(layer) for layer in plan.on_array)
+    return Grid(headings, rows, frozenset({"layer", "operator", "output", "kernel", "mode", "loops", "proof"}))
+
+
+def _layer_row(plan: LayerPlan) -> tuple[str, ...]:
+    shape, dram = plan.layer.shape, plan.figures.dram_bytes
+    return (
+        plan.name,
+        operator(plan),
+        f"{shape.g * shape.k}x{shape.y.out}x{shape.x.out}",
+        str(shape.c) if shape.kind == "array" else "-",
+        kernel(shape),
+        plan.schedule.mode,
+        loops(plan),
+        megabytes(dram),
+        factor(dram, plan.compulsory_bytes),
+        proof_word(plan.proof),
+    )
+
+
+def operator(plan: LayerPlan) -> str:
+    """The main node's operator and what is fused behind it; a bias goes without saying."""
+    return "+".join([plan.layer.operator, *(name for name in plan.fused if name != "bias")])
+
+
+def kernel(shape: Shape) -> str:
+    """Kernel, stride, dilation and groups: 3x3/2 g32; a dash where there is one tap."""
+    y, x = shape.y, shape.x
+    words = [f"{y.kernel}x{x.kernel}{_pair('/', y.stride, x.stride)}{_pair('*', y.dilation, x.dilation)}"]
+    if shape.g > 1:
+        words.append(f"g{shape.g}")
+    return "-" if words == ["1x1"] and shape.kind == "vector" else " ".join(words)
+
+
+def _pair(sign: str, y: int, x: int) -> str:
+    if y == x == 1:
+        return ""
+    return f"{sign}{y}" if y == x else f"{sign}{y}x{x}"
+
+
+def loops(plan: LayerPlan) -> str:
+    """The tile loops, outermost first, each with its trips and its largest tile."""
+    trips, sizes = plan.schedule.trips(plan.layer.shape), tile_sizes(plan.schedule)
+    return " ".join(f"{d}:{trips[d]}x{sizes[d]}" for d in plan.schedule.order) or "one tile"
+
+
+def proof_word(proof: Proof) -> str:
+    """The proof in a word or two."""
+    return proof.method if proof.status == "optimal" else f"none, gap {100 * proof.gap:.2g} %"
+
+
+def proof_sentence(proof: Proof) -> str:
+    """The proof in a sentence."""
+    figure, bound = f"{proof.value:,} {proof.quantity}", f"{proof.bound:,}"
+    if proof.status != "optimal":
+        best = f"not proven: {figure} found"
+        left = f"no schedule takes fewer than {bound}, a gap of {100 * proof.gap:.3g} %"
+        return f"{best}; {left}{_solved(proof)}"
+    return _PROVEN[proof.method].format(figure=figure) + _solved(proof)
+
+
+_PROVEN: Mapping[str, str] = {
+    "lower bound": "optimal: {figure} meet a lower bound that holds for every schedule",
+    "cp-sat": "optimal: CP-SAT proved that no schedule of the space takes fewer than {figure}",
+    "enumeration": "optimal: every schedule of the space was looked at, and none takes fewer than {figure}",
+}
+
+
+def _solved(proof: Proof) -> str:
+    if not proof.solver:
+        return ""
+    return f" ({proof.solver}, seed {proof.seed}, {proof.deterministic_time:.3g} deterministic s)"
+
+
+# -- totals and hosts ----------------------------------------------------------------------------------------------
+
+
+def totals_lines(plan: Plan) -> tuple[str, ...]:
+    """A plan's sums: bytes read and written, against their bounds, on the bus, on the host; work and time."""
+    t = plan.totals
+    burst = plan.machine.dram.burst_bytes
+    against = [("compulsory", t.compulsory_bytes), ("lower bound", t.lower_bound_bytes)]
+    lines = [
+        f"DRAM     {megabytes(t.dram_bytes)} MB = {megabytes(t.dram_read_bytes)} MB read"
+        f" + {megabytes(t.dram_write_bytes)} MB written",
+        "         " + ", ".join(f"{factor(t.dram_bytes, of)} x {name} ({megabytes(of)} MB)" for name, of in against),
+        f"on bus   {megabytes(t.bus_bytes)} MB in bursts of {burst} B",
+        f"work     {t.macs / 1e9:,.3f} GMAC, {t.valid_ops / 1e9:,.3f} Gop on valid taps, {t.cycles / 1e6:,.3f} Mcycles"
+        f" (closed form) = {1e3 * t.cycles / plan.machine.clock_hz:,.2f} ms at {plan.machine.clock_hz / 1e6:g} MHz",
+    ]
+    if plan.on_host:
+        lines.append(f"host     {megabytes(t.host_bytes)} MB read and written by {plural(len(plan.on_host), 'node')}")
+    return tuple(lines)
+
+
+def verdict(plan: Plan) -> str:
+    """What was minimised on what, and whether that is proven of every layer."""
+    proven = sum(layer.proof.status == "optimal" for layer in plan.on_array)
+    count = len(plan.on_array)
+    word = "all proven optimal" if proven == count else f"{proven} proven optimal, {count - proven} not"
+    return f"{plan.machine.name}, objective {plan.objective}: {plural(count, 'layer')} on the array, {word}"
+
+
+def traffic_grid(plan: Plan) -> Grid:
+    """Bytes by role, read and written, over all layers of the array."""
+    sums = {role: [sum(layer.traffic[role][way] for layer in plan.on_array) for way in (0, 1)] for role in TRAFFIC_ROLES}
+    rows = tuple((_spaced(role), megabytes(r), megabytes(w)) for role, (r, w) in sums.items() if r or w)
+    return Grid(("DRAM bytes", "read MB", "written MB"), rows, frozenset({"DRAM bytes"}))
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def host_grid(layers: Iterable[HostLayer]) -> Grid:
+    """The nodes that the array does not run, with the reason of each."""
+    headings = ("on the host", "operator", "read MB", "written MB", "because")
+    rows = tuple((h.name, h.operator, megabytes(h.read_bytes), megabytes(h.write_bytes), h.reason) for h in layers)
+    return Grid(headings, rows, frozenset({"on the host", "operator", "because"}))
+
+
+def html_table(plan: Plan) -> str:
+    """A plan for a notebook: verdict, totals and the table of layers as HTML."""
+    lines = (verdict(plan), *totals_lines(plan))
+    grids = [layers_grid(plan), *([host_grid(plan.on_host)] if plan.on_host else [])]
+    return f"<pre>{escape(chr(10).join(lines))}</pre>" + "".join(grid.html() for grid in grids)
+
+
+# -- machines ------------------------------------------------------------------------------------------------------
+
+
+def machine_lines(machine: Machine) -> tuple[str, ...]:
+    """Every figure of a machine."""
+    levels, dram = machine.levels, machine.dram
+    whole = machine.word_bits - machine.fraction_bits
+    facts = [
+        ("array", " x ".join(f"{level.count} {level.name}" for level in levels) + f" = {machine.macs_per_cycle} MAC"),
+        ("clock", f"{machine.clock_hz / 1e6:g} MHz, {machine.macs_per_cycle * machine.clock_hz / 1e9:g} GMAC/s at most"),
+        ("words", f"Q{whole}.{machine.fraction_bits} in {machine.word_bits} bits, sums in {machine.accumulator_bits} bits"),
+        *((f"{m.name} memory", _memory(machine, m)) for m in machine.memories),
+        *((f"mode {m.name}", _spread(m.spread, [level.name for level in levels])) for m in machine.modes),
+        ("DRAM", f"{dram.bytes_per_second / 1e9:g} GB/s, bursts of {dram.burst_bytes} B, transfers up to "
+                 f"{capacity(dram.longest_transfer_bytes)}, maps as {dram.layout}"),
+        ("channels", f"tiles of multiples of {machine.channel_granularity}"),
+        ("fuses", ", ".join(map(_spaced, sorted(machine.fuses))) or "nothing"),
+        ("pools", f"{machine.pool_comparisons_per_cycle} comparisons a cycle"),
+        ("units", "can send to each other" if machine.units_can_send else "cannot send to each other"),
+    ]  # fmt: skip
+    width = max(len(name) for name, _ in facts)
+    return (f"{machine.name}: {machine.description}", *(f"  {name:<{width}}  {fact}" for name, fact in facts))
+
+
+def _memory(machine: Machine, memory: Memory) -> str:
+    many = machine.instances(memory)
+    where = f"{many} x {capacity(memory.bytes)} = {capacity(many * memory.bytes)}, one in every"
+    roles = ", ".join(_spaced(role) for role, name in machine.roles if name == memory.name)
+    return f"{where} {machine.levels[memory.level].name}; holds {roles or 'nothing'}"
+
+
+def _spread(spread: Sequence[str], levels: Sequence[str]) -> str:
+    return ", ".join(f"{dim} over {level}" for dim, level in zip(spread, levels, strict=True))
+
+
+def window_text(window: Window) -> str:
+    """One axis of a sliding window in words, what is not the rule only."""
+    words = [f"{window.size} -> {window.out}", f"kernel {window.kernel}", f"stride {window.stride}"]
+    words += [f"dilation {window.dilation}"] if window.dilation > 1 else []
+    words += [f"padding {window.pad}+{window.pad_after}"] if window.pad or window.pad_after else []
+    return ", ".join(words)

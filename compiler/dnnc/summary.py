@@ -1,0 +1,152 @@
+"""A plan as plain data, for JSON: every figure under the name that the command line documents."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from dnnc.axis import Cut
+from dnnc.layer import HostLayer, Shape
+from dnnc.plan import LayerPlan, Plan
+from dnnc.schedule import Schedule
+from dnnc.search import Proof
+from dnnc_runtime.machine import Machine
+
+Data = dict[str, Any]
+"""What ``json.dumps`` takes."""
+
+
+def plan_data(plan: Plan) -> Data:
+    """Status, totals, layers and host nodes of a plan. Bytes are DRAM payload unless named otherwise."""
+    return {
+        "status": plan.status,
+        "objective": str(plan.objective),
+        "target": {"name": plan.machine.name, "digest": plan.machine.digest},
+        "totals": asdict(plan.totals),
+        "layers": [layer_data(layer) for layer in plan.on_array],
+        "host": [host_data(layer) for layer in plan.on_host],
+    }
+
+
+def layer_data(plan: LayerPlan) -> Data:
+    """One layer: what it is, its schedule, what that moves, holds and takes, and the proof."""
+    layer, figures = plan.layer, plan.figures
+    return {
+        "name": plan.name,
+        "operator": layer.operator,
+        "nodes": layer.nodes,
+        "dims": dims(layer.shape),
+        "window": {"y": asdict(layer.shape.y), "x": asdict(layer.shape.x)},
+        "pool": asdict(layer.shape.pool) if layer.shape.pool else None,
+        **_schedule(plan.schedule, layer.shape),
+        "dataflow": plan.dataflow,
+        "fused": plan.fused,
+        "traffic": {role: {"read": read, "write": write} for role, (read, write) in plan.traffic.items()},
+        "dram_bytes": figures.dram_bytes,
+        "bus_bytes": figures.bus_bytes,
+        "compulsory_bytes": plan.compulsory_bytes,
+        "lower_bound_bytes": plan.lower_bound_bytes,
+        "macs": plan.macs,
+        "valid_ops": plan.valid_ops,
+        "cycles": figures.cycles,
+        "compute_cycles": figures.compute_cycles,
+        "memory": dict(figures.memory),
+        "residents": dict(figures.residents),
+        "proof": _proof(plan.proof),
+    }
+
+
+def dims(shape: Shape) -> dict[str, int]:
+    """Extents: images n, groups g, output and input channels per group k and c, output rows and columns y and x
+    (before a fused pool), kernel rows and columns r and q."""
+    return {
+        "n": shape.n,
+        "g": shape.g,
+        "k": shape.k,
+        "c": shape.c,
+        "y": shape.y.out,
+        "x": shape.x.out,
+        "r": shape.y.kernel,
+        "q": shape.x.kernel,
+    }
+
+
+def tile_sizes(schedule: Schedule) -> dict[str, int]:
+    """Size of the largest tile along every loop."""
+    return {
+        "y": schedule.y.largest,
+        "x": schedule.x.largest,
+        "k": schedule.k,
+        "c": schedule.c,
+        "g": schedule.g,
+    }
+
+
+def _schedule(schedule: Schedule, shape: Shape) -> Data:
+    buffers = dict(zip(("input", "weights", "output"), schedule.buffers, strict=True))
+    return {
+        "mode": schedule.mode,
+        "order": schedule.order,
+        "tiles": tile_sizes(schedule),
+        "tile_counts": schedule.trips(shape),
+        "cuts": {"y": _cut(schedule.y), "x": _cut(schedule.x)},
+        "residency": {
+            "buffers": buffers,
+            "pin": asdict(schedule.pin) if schedule.pin else None,
+            "parameters": "with each k tile" if schedule.follow else "for the layer",
+        },
+        "halo": {
+            "tiles": "keep" if schedule.keep else "reload",
+            "units": "move" if schedule.move else "reload",
+        },
+    }
+
+
+def _cut(cut: Cut) -> Data:
+    """Tile lengths by unit and step."""
+    lengths = [[stop - first for first, stop in block] for block in cut.tiles]
+    return {"style": cut.style, "size": cut.size, "tiles": lengths}
+
+
+def _proof(proof: Proof) -> Data:
+    bound_bytes = proof.bound if proof.quantity == "bytes" else None
+    return {**asdict(proof), "bound_bytes": bound_bytes, "gap": proof.gap}
+
+
+def host_data(layer: HostLayer) -> Data:
+    """One node that the array does not run, and why."""
+    return {
+        "name": layer.name,
+        "operator": layer.operator,
+        "nodes": layer.nodes,
+        "reason": layer.reason,
+        "read_bytes": layer.read_bytes,
+        "write_bytes": layer.write_bytes,
+    }
+
+
+def machine_data(machine: Machine) -> Data:
+    """Every figure of a machine, and what follows from them."""
+    names = [level.name for level in machine.levels]
+    return {
+        "name": machine.name,
+        "description": machine.description,
+        "digest": machine.digest,
+        "clock_hz": machine.clock_hz,
+        "macs_per_cycle": machine.macs_per_cycle,
+        "word_bits": machine.word_bits,
+        "fraction_bits": machine.fraction_bits,
+        "accumulator_bits": machine.accumulator_bits,
+        "channel_granularity": machine.channel_granularity,
+        "pool_comparisons_per_cycle": machine.pool_comparisons_per_cycle,
+        "units_can_send": machine.units_can_send,
+        "levels": [asdict(level) for level in machine.levels],
+        "memories": [
+            {"name": m.name, "level": names[m.level], "bytes": m.bytes, "instances": machine.instances(m)}
+            for m in machine.memories
+        ],
+        "roles": dict(machine.roles),
+        "modes": [{"name": m.name, "spread": dict(zip(names, m.spread, strict=True))} for m in machine.modes],
+        "fuses": sorted(machine.fuses),
+        "dram": asdict(machine.dram),
+    }
