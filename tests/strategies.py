@@ -60,6 +60,14 @@ def windows(draw: st.DrawFn, largest: int = 9, kernels: tuple[int, ...] = (1, 1,
 
 
 @st.composite
+def overlapping(draw: st.DrawFn) -> Window:
+    """Windows that slide by less than they reach, over enough rows to be shared out."""
+    kernel, size = draw(st.sampled_from((2, 3, 4))), draw(st.integers(5, 12))
+    stride, pad = draw(st.integers(1, kernel - 1)), draw(st.integers(0, 1))
+    return Window(size, (size + pad - kernel) // stride + 1, kernel, stride, 1, pad, 0)
+
+
+@st.composite
 def touching(draw: st.DrawFn, window: st.SearchStrategy[Window]) -> Window:
     """Windows of which every output touches some input: a pool's."""
     made = draw(window)
@@ -92,15 +100,17 @@ def layers(draw: st.DrawFn, largest: int = 9, planes: int = 9) -> Layer:
 
 
 @st.composite
-def arrays(draw: st.DrawFn, largest: int = 9, planes: int = 9, pooled: bool = True) -> Layer:
+def arrays(
+    draw: st.DrawFn, largest: int = 9, planes: int = 9, rows: st.SearchStrategy[Window] | None = None
+) -> Layer:
     """A layer that multiplies and accumulates."""
-    packed = draw(st.sampled_from((True, True, True, False)))
-    y, x = draw(windows(largest)), draw(windows(largest - 2))
+    packed = rows is not None or draw(st.sampled_from((True, True, True, False)))
+    y, x = draw(windows(largest) if rows is None else rows), draw(windows(largest - 2))
     if not packed:  # a product of activations
         y, x = Window(y.size, y.size), Window(1, 1)
     n, g = draw(st.sampled_from((1, 1, 1, 2, 3))), draw(st.sampled_from((1, 1, 1, 2, 3, 6)))
     k, c = draw(st.integers(1, planes)), draw(st.integers(1, planes))
-    pool = draw(pools(y, x)) if pooled and draw(st.integers(0, 2)) == 0 else None
+    pool = draw(pools(y, x)) if draw(st.integers(0, 2)) == 0 else None
     activation = draw(st.none() | st.sampled_from(ACTIVATIONS))
     shape = Shape("array", n, g, k, c, y, x, pool=pool, packed=packed)
     roles: list[Role] = ["input", "weights"]
@@ -197,15 +207,17 @@ def strided(tensor: str, shape: tuple[int, ...], gap: int = 0) -> View:
 
 
 @st.composite
-def machines(draw: st.DrawFn, sizes: tuple[int, ...] = (PLENTY,), word_bits: tuple[int, ...] = (16, 16, 8)) -> Machine:
-    """A small array: one to four units a level, memories here or there, any of six modes.
+def machines(
+    draw: st.DrawFn, sizes: tuple[int, ...] = (PLENTY,), modes: tuple[str, ...] = tuple(MODES), most: int = 2
+) -> Machine:
+    """A small array: one to four units a level, memories here or there, words of 8 or 16 bits.
 
     Args:
         sizes: bytes that a memory may have.
-        word_bits: widths that a word may have.
+        modes: names of the modes that it may have, and how many at ``most``.
     """
-    names = draw(st.lists(st.sampled_from(tuple(MODES)), min_size=1, max_size=3, unique=True))
-    word = draw(st.sampled_from(word_bits))
+    names = draw(st.lists(st.sampled_from(modes), min_size=1, max_size=most, unique=True))
+    word = draw(st.sampled_from((16, 16, 8)))
     memories = tuple(Memory(f"m{i}", level, draw(st.sampled_from(sizes))) for i, level in enumerate((0, 1, 0)))
     maps, weights, parameters = draw(st.sampled_from(((0, 1, 0), (0, 1, 1), (0, 0, 0), (0, 2, 2), (1, 1, 1))))
     homes = {"weights": weights, "parameters": parameters, "second": draw(st.sampled_from((maps, parameters)))}
@@ -236,11 +248,19 @@ def machines(draw: st.DrawFn, sizes: tuple[int, ...] = (PLENTY,), word_bits: tup
 
 
 @st.composite
-def cases(draw: st.DrawFn, layer: st.SearchStrategy[Layer] | None = None) -> Case:
+def cases(draw: st.DrawFn) -> Case:
     """A layer, a schedule, and a machine whose memories it fills to the last word."""
-    made, machine = draw(layer or layers()), draw(machines())
-    schedule = draw(schedules(made.shape, machine))
-    return Case(made, fitted(made.shape, machine, schedule), schedule)
+    layer, machine = draw(layers()), draw(machines())
+    schedule = draw(schedules(layer.shape, machine))
+    return Case(layer, fitted(layer.shape, machine, schedule), schedule)
+
+
+@st.composite
+def sharing_cases(draw: st.DrawFn) -> Case:
+    """The same of convolutions whose units share rows: most have rows moved over, or tiles pinned."""
+    layer, machine = draw(arrays(rows=overlapping())), draw(machines(modes=("combined", "independent", "groups inside")))
+    schedule = draw(schedules(layer.shape, machine))
+    return Case(layer, fitted(layer.shape, machine, schedule), schedule)
 
 
 def fitted(shape: Shape, machine: Machine, schedule: Schedule) -> Machine:
@@ -269,7 +289,7 @@ def schedules(draw: st.DrawFn, shape: Shape, machine: Machine) -> Schedule:
     order = tuple(draw(st.permutations([d for d, n in trips.items() if n > 1])))
     options = pins(shape, order, move)
     pin = None
-    if options and draw(st.booleans()):
+    if options and draw(st.sampled_from((True, True, False))):
         operand, loop, dim = draw(st.sampled_from(options))
         pin = Pin(operand, loop, dim, draw(st.integers(1, trips[dim] - 1)))  # type: ignore[arg-type]
     return replace(bare, order=order, pin=pin)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 COMPILER = ROOT / "compiler" / "dnnc"
 RUNTIME = ROOT / "runtime" / "dnnc_runtime"
 
-ENTRY = {"__init__", "__main__", "cli", "pipeline"}
+ENTRY = {"__init__", "__main__", "artifact", "cli", "pipeline"}
 """What puts stages together; no stage knows of it."""
 
 VALUES = {"axis", "cycles", "graph", "layer", "layout", "schedule", "tables", "traffic"}

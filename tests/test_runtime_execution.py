@@ -237,7 +237,7 @@ def test_the_memory_of_another_unit() -> None:
         swap = dict(a.operands) | {"input": dict(b.operands)["input"]}
         return replace(compute, parts=(replace(a, operands=tuple(swap.items())), b))
 
-    refused(edited(changed(Compute, 0, crossed)), r"one part reads memories of cu units \[0, 1\]")
+    refused(edited(changed(Compute, 0, crossed)), r"one part reads memories of units \[0, 1\]")
 
 
 def test_an_input_that_nobody_wrote() -> None:

@@ -4,7 +4,7 @@
     compilation.plan.totals.dram_bytes
     compilation.save("resnet50.dnnc")
 
-Names are imported when first used: ``import dnnc`` loads neither onnx nor OR-Tools.
+Names are imported when first used: ``import dnnc`` loads no other library.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dnnc_runtime.errors import CapacityFault, DisagreementFault, Fault, ModelFault, UsageFault
-
 if TYPE_CHECKING:
     from dnnc.pipeline import Compilation, compile, execute, load, verify
     from dnnc.search import Objective
+    from dnnc_runtime.errors import CapacityFault, DisagreementFault, Fault, ModelFault, UsageFault
     from dnnc_runtime.machine import Machine
     from dnnc_runtime.machine import load as load_machine
     from dnnc_runtime.program import Program
@@ -41,13 +40,15 @@ __all__ = [
     "verify",
 ]
 
-_PIPELINE = ("Compilation", "compile", "execute", "load", "verify")
-_LAZY = {
-    **{name: ("dnnc.pipeline", name) for name in _PIPELINE},
-    "Machine": ("dnnc_runtime.machine", "Machine"),
-    "Objective": ("dnnc.search", "Objective"),
-    "Program": ("dnnc_runtime.program", "Program"),
-    "load_machine": ("dnnc_runtime.machine", "load"),
+_HOMES = {
+    "dnnc.pipeline": ("Compilation", "compile", "execute", "load", "verify"),
+    "dnnc.search": ("Objective",),
+    "dnnc_runtime.errors": ("CapacityFault", "DisagreementFault", "Fault", "ModelFault", "UsageFault"),
+    "dnnc_runtime.machine": ("Machine",),
+    "dnnc_runtime.program": ("Program",),
+}
+_LAZY = {name: (home, name) for home, names in _HOMES.items() for name in names} | {
+    "load_machine": ("dnnc_runtime.machine", "load")
 }
 
 

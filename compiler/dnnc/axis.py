@@ -41,9 +41,16 @@ class Cut:
         return max(stop - first for block in self.tiles for first, stop in block)
 
 
+def pointwise(window: Window) -> bool:
+    """Whether every output touches just the input coordinate of its own number."""
+    return (window.kernel, window.stride, window.pad, window.size) == (1, 1, 0, window.out)
+
+
 @lru_cache(maxsize=4096)
 def touched(window: Window, first: int, stop: int) -> int:
     """Mask of the input coordinates that the outputs [first, stop) touch; padding is not among them."""
+    if pointwise(window):
+        return ((1 << stop - first) - 1) << first
     mask = 0
     for o in range(first, stop):
         for t in range(window.kernel):
@@ -83,6 +90,8 @@ def cuts(window: Window, units: int, style: Style) -> tuple[Cut, ...]:
     run of outputs that touches at most so many input coordinates. ``uniform``: every tile size.
     """
     made = blocks(window.out, units)
+    if pointwise(window):
+        return tuple(_even_cut(made, style, size) for size in _even_sizes(-(-window.out // units)))
     by_tiles: dict[tuple[tuple[Tile, ...], ...], Cut] = {}
     if style == "uniform":
         for size in range(-(-window.out // units), 0, -1):
@@ -98,6 +107,15 @@ def cuts(window: Window, units: int, style: Style) -> tuple[Cut, ...]:
     return tuple(best[steps] for steps in sorted(best))
 
 
+def _even_sizes(longest: int) -> list[int]:
+    """For each number of tiles the smallest size that needs no more."""
+    return sorted({-(-longest // n) for n in range(1, longest + 1)}, reverse=True)
+
+
+def _even_cut(made: tuple[Tile, ...], style: Style, size: int) -> Cut:
+    return Cut(style, size, tuple(tuple(_uniform(block, size)) for block in made))
+
+
 def _uniform(block: Tile, size: int) -> Iterator[Tile]:
     for first in range(block[0], block[1], size):
         yield first, min(first + size, block[1])
@@ -106,8 +124,10 @@ def _uniform(block: Tile, size: int) -> Iterator[Tile]:
 @lru_cache(maxsize=4096)
 def footprint_cut(window: Window, units: int, size: int) -> Cut:
     """The cut whose tiles are the longest runs that touch at most ``size`` input coordinates."""
-    tiles = tuple(tuple(_greedy(window, block, size)) for block in blocks(window.out, units))
-    return Cut("footprint", size, tiles)
+    made = blocks(window.out, units)
+    if pointwise(window):
+        return _even_cut(made, "footprint", size)
+    return Cut("footprint", size, tuple(tuple(_greedy(window, block, size)) for block in made))
 
 
 def _greedy(window: Window, block: Tile, size: int) -> Iterator[Tile]:

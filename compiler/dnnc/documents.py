@@ -15,7 +15,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
 SEAL = "sha256"
 """The member that holds the digest of the others."""
@@ -31,11 +31,17 @@ def plain(value: Any) -> Any:
     """Frozen dataclasses, tuples and mappings as JSON objects and arrays."""
     if is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
+    if _is_object(value):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    return value
+    return [plain(item) for item in value] if _is_array(value) else value
+
+
+def _is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _is_array(value: Any) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, list | tuple)
 
 
 def canonical(value: Any) -> str:
@@ -68,10 +74,10 @@ def unseal(text: bytes) -> dict[str, Any]:
 def opened(text: bytes) -> dict[str, Any]:
     """The members of a JSON object, the seal not looked at. Raises Damaged if the text is not one."""
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_number)
+        found: Any = json.loads(text.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"not a JSON document: {error}") from None
-    if not isinstance(found, dict):
+    if not _is_object(found):
         raise Damaged("not a JSON object")
     return dict(found)
 
@@ -110,26 +116,28 @@ def _parse(kind: Any, found: Any, where: str) -> Any:
     if origin is UnionType:
         (inner,) = (arg for arg in args if arg is not NoneType)
         return None if found is None else _parse(inner, found, where)
-    if origin is tuple and isinstance(found, list):
+    if origin is tuple and _is_array(found):
         kinds = [args[0]] * len(found) if args[-1] is Ellipsis else list(args)
         if len(kinds) == len(found):
-            return tuple(_parse(k, f, f"{where}[{i}]") for i, (k, f) in enumerate(zip(kinds, found, strict=True)))
-    if origin is Mapping and isinstance(found, dict):
+            return tuple(_parse(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, found, strict=True)))
+    elif origin is Mapping and _is_object(found):
         return {key: _parse(args[1], item, _inside(where, key)) for key, item in found.items()}
-    if origin is Literal and any(found == arg and type(found) is type(arg) for arg in args):
-        return found
-    if kind is float and type(found) in (int, float):
-        return float(found)
-    if kind is type(found):
-        return found
+    elif (origin is Literal and found in args) or _is_plain(kind, found):
+        return float(found) if kind is float else found
     raise Damaged(f"{where or 'document'}: found {str(found)[:40]!r}, expected {_spelled(kind)}")
+
+
+def _is_plain(kind: Any, found: Any) -> bool:
+    """Whether a JSON value is a number, string or flag as asked; true is no number, and 1 is a float as well."""
+    return (kind in (int, float, str, bool) and type(found) is kind) or (kind is float and type(found) is int)
 
 
 def _record(kind: Any, found: Any, where: str) -> Any:
     hints = _hints(kind)
-    if not isinstance(found, dict) or (odd := sorted(set(found) ^ set(hints))):
-        what = f"members {', '.join(odd)} missing or unknown" if isinstance(found, dict) else "not an object"
-        raise Damaged(f"{where or 'document'}: {what}; its members are {', '.join(hints)}")
+    if not _is_object(found):
+        raise Damaged(f"{where or 'document'}: not an object")
+    if odd := sorted({*found} ^ {*hints}):
+        raise Damaged(f"{where or 'document'}: missing or unknown: {', '.join(odd)}; it has {', '.join(hints)}")
     return kind(**{name: _parse(hint, found[name], _inside(where, name)) for name, hint in hints.items()})
 
 
@@ -144,7 +152,7 @@ def _inside(where: str, name: str) -> str:
 
 
 def _spelled(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+    return kind.__name__ if kind in (int, float, str, bool) else str(kind).removeprefix("typing.")
 
 
 def write(path: Path, text: str) -> None:

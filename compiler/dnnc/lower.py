@@ -16,6 +16,7 @@ from dnnc.graph import Graph, Node
 from dnnc.homes import Order, alias, concat_axis, homes, orders, preferred, row_major
 from dnnc.layer import HostLayer, Layer, Lowered
 from dnnc.layout import Layout, pieces
+from dnnc.pixels import merge_pixels
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Role
 
@@ -88,7 +89,8 @@ class _Lowering:
         known = {value.name for value in graph.values}
         places = (layout.placement(name) for name, layout in self.dram.values.items() if name in known)
         tensors = tuple(self.dram.tensors.values())
-        return Lowered(tuple(self.layers), tensors, tuple(places), graph.inputs, graph.outputs, self.dram.loaders())
+        layers = tuple(merge_pixels(layer) if isinstance(layer, Layer) else layer for layer in self.layers)
+        return Lowered(layers, tensors, tuple(places), graph.inputs, graph.outputs, self.dram.loaders())
 
     def _host(self, group: Group) -> bool:
         node = group.main

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
-from dnnc.axis import Cut, Halo, PoolSteps, rows, touched
+from dnnc.axis import Cut, Halo, PoolSteps, halo, pool_steps, rows, touched
 from dnnc.layer import Layer
 from dnnc.places import Dealt, Places, Range, Unit
 from dnnc.schedule import DIMS, Dim, Schedule
@@ -53,12 +53,15 @@ class Nest:
     @cached_property
     def halo(self) -> Halo:
         """The row cut's account of input rows."""
-        return self.tiles.axis("y").halos[0]
+        account = halo(self.layer.shape.y, self.schedule.y, self.schedule.move)
+        assert account
+        return account
 
     @cached_property
     def pool(self) -> PoolSteps | None:
         """The row cut's account of the fused pool."""
-        return self.tiles.axis("y").pools[0]
+        pool = self.layer.shape.pool
+        return pool_steps(pool.y, self.schedule.y) if pool else None
 
     @cached_property
     def trips(self) -> dict[Dim, int]:

@@ -1,4 +1,4 @@
-"""Schedules as they are stored, and what a stored one must prove before it is used.
+"""What is stored of a compilation, as values; and what a stored schedule must prove before it is used.
 
 A cut is stored as what made it: style, size and number of steps. Which outputs are in which tile follows from the
 layer and the machine.
@@ -6,14 +6,21 @@ layer and the machine.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dnnc.axis import Cut, Style
 from dnnc.documents import Damaged
+from dnnc.layer import HostLayer
+from dnnc.plan import LayerPlan, Totals
 from dnnc.schedule import DIMS, Deal, Dim, Pin, Schedule, cut_of
-from dnnc.search import Figures, Proof, figures, lower_bound
+from dnnc.search import Figures, Objective, Proof, lower_bound
 from dnnc.space import Space, fits, locate
+from dnnc.tables import AxisTable, PlaneTable
 from dnnc_runtime.program import Window
+
+FORMAT = 1
+"""Version of the artifact's format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,85 @@ class ScheduleRecord:
     follow: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """The model: its file relative to the artifact's folder (None for one given as an object), and its digest."""
+
+    path: str | None
+    sha256: str
+    opset: int
+    input_shapes: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRecord:
+    """The machine: its TOML text, and the digest of what it can do."""
+
+    name: str
+    digest: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConstraintsRecord:
+    """The constraints: the name of their file, and its text."""
+
+    source: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """A layer of the array; the fields mean what those of :class:`dnnc.plan.LayerPlan` and its layer do."""
+
+    name: str
+    operator: str
+    nodes: tuple[str, ...]
+    schedule: ScheduleRecord
+    proof: Proof
+    figures: Figures
+    compulsory_bytes: int
+    lower_bound_bytes: int
+    macs: int
+    valid_ops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Everything in an artifact but its seal."""
+
+    format: int
+    dnnc: str
+    cost_model: str
+    model: ModelRecord
+    machine: MachineRecord
+    objective: Objective
+    constraints: ConstraintsRecord | None
+    status: str
+    interrupted: bool
+    totals: Totals
+    unfused: tuple[tuple[str, str], ...]
+    layers: tuple[LayerRecord, ...]
+    host_layers: tuple[HostLayer, ...]
+    graph: str
+
+
+def layer_record(plan: LayerPlan) -> LayerRecord:
+    """A planned layer as it is stored."""
+    return LayerRecord(
+        plan.layer.name,
+        plan.layer.operator,
+        plan.layer.nodes,
+        record(plan.schedule),
+        plan.proof,
+        plan.figures,
+        plan.compulsory_bytes,
+        plan.lower_bound_bytes,
+        plan.macs,
+        plan.valid_ops,
+    )
+
+
 def record(schedule: Schedule) -> ScheduleRecord:
     """A schedule as it is stored."""
     s = schedule
@@ -66,8 +152,7 @@ def restore(stored: ScheduleRecord, space: Space) -> Schedule:
     _check_tiles(space, deal, schedule)
     _check_structure(space, schedule)
     model, tiles = locate(space.shape, space.machine, schedule)
-    used = model.memory(tiles)
-    if not fits(space.machine, used):
+    if not fits(space.machine, model.memory(tiles)):
         raise Damaged(f"the schedule does not fit the memories of {space.machine.name}")
     return schedule
 
@@ -85,29 +170,39 @@ def _restored(stored: CutRecord, window: Window, units: int, dim: Dim) -> Cut:
 def _check_tiles(space: Space, deal: Deal, schedule: Schedule) -> None:
     """Cuts and tile sizes are candidates of the space."""
     tables = space.tables(deal)
-    for dim, cut, move in (("y", schedule.y, schedule.move), ("x", schedule.x, False)):
-        table = tables["y" if dim == "y" else "x"]
-        if (cut, move) not in zip(table.cuts, table.moved, strict=True):  # type: ignore[union-attr]
-            raise Damaged(f"the cut of {dim} is not legal here, or not allowed")
-    sizes: dict[Dim, int] = {"k": schedule.k, "c": schedule.c, "g": schedule.g}
-    for dim, size in sizes.items():
-        if size not in tables[dim].size:  # type: ignore[union-attr]
-            raise Damaged(f"tiles of {size} along {dim} are not legal here, or not allowed")
+    wanted: dict[Dim, object] = {
+        "y": (schedule.y, schedule.move),
+        "x": (schedule.x, False),
+        "k": schedule.k,
+        "c": schedule.c,
+        "g": schedule.g,
+    }
+    for dim, choice in wanted.items():
+        if choice not in _choices(tables[dim]):
+            raise Damaged(f"the tiles of {dim} are not legal here, or not allowed")
+
+
+def _choices(table: AxisTable | PlaneTable) -> Collection[object]:
+    """(cut, move) pairs of rows or columns, tile sizes of planes."""
+    if isinstance(table, AxisTable):
+        return list(zip(table.cuts, table.moved, strict=True))
+    return [int(size) for size in table.size]
 
 
 def _check_structure(space: Space, schedule: Schedule) -> None:
     """Order, halo, pinning, buffers and parameters are choices of the space."""
     trips, pin = schedule.trips(space.shape), schedule.pin
-    active = tuple(d for d in DIMS if trips[d] > 1)
+    active: tuple[Dim, ...] = tuple(d for d in DIMS if trips[d] > 1)
     triple = (schedule.order, schedule.keep, (pin.operand, pin.loop, pin.dim) if pin else None)
     if set(active) != set(schedule.order) or triple not in set(space.structures(active)):
         raise Damaged(f"loops {', '.join(schedule.order) or 'none'} are not legal here, or not allowed")
-    asked = space.limits.pin.tiles if isinstance(space.limits.pin, Pin) else 0
-    if pin and not (1 <= pin.tiles < trips[pin.dim] and pin.tiles == (asked or pin.tiles)):
+    count = space.limits.pin.tiles if isinstance(space.limits.pin, Pin) else 0
+    if pin and not (1 <= pin.tiles < trips[pin.dim] and pin.tiles == (count or pin.tiles)):
         raise Damaged(f"{pin.tiles} tiles of {pin.dim} cannot be pinned, or may not be")
     if pin and pin.operand == "input" and schedule.move:
         raise Damaged("an input that is pinned cannot be moved between units")
-    if any(n not in ((1, 2) if m is None else (m,)) for n, m in zip(schedule.buffers, space.limits.buffers, strict=True)):
+    allowed = [(1, 2) if asked is None else (asked,) for asked in space.limits.buffers]
+    if any(held not in choice for held, choice in zip(schedule.buffers, allowed, strict=True)):
         raise Damaged(f"{list(schedule.buffers)} buffers are not legal, or not allowed")
     if schedule.follow and not space.shape.parameters:
         raise Damaged("there are no parameters to follow a tile")
@@ -123,6 +218,3 @@ def check_proof(proof: Proof, of: Figures, space: Space) -> None:
         raise Damaged(f"the bound of {proof.bound:,} {proof.quantity} proves nothing of {value:,}")
     if proof.method == "lower bound" and (proof.quantity != "bytes" or value > bound):
         raise Damaged(f"{value:,} {proof.quantity} do not meet the lower bound of {bound:,} bytes")
-
-
-__all__ = ["CutRecord", "ScheduleRecord", "check_proof", "figures", "record", "restore"]

@@ -185,7 +185,7 @@ def _cut_candidates(space: Space, dim: Dim, units: int) -> Iterator[tuple[Cut, b
             continue
         if (count is not None and cut.steps != count) or (size is not None and cut.largest != size):
             continue
-        yield from ((cut, move) for move in moves if limits.move is None or move == limits.move)
+        yield from ((cut, move) for move in moves if limits.move in (None, move) or len(moves) == 1)
 
 
 def active_sets(tables: Tables) -> Iterator[tuple[tuple[Dim, ...], dict[Dim, Ints]]]:

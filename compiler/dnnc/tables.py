@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
+from operator import or_
 
 import numpy as np
 
-from dnnc.axis import Cut, Halo, PoolSteps, halo, pool_steps, run_lengths, touched
+from dnnc.axis import Cut, PoolSteps, halo, pointwise, pool_steps, run_lengths
 from dnnc.schedule import Ints
 from dnnc_runtime.program import Window
 
@@ -44,7 +46,7 @@ class AxisTable:
     """Candidates of a row or column axis (arrays over candidates; pinned arrays ragged, from ``offset``).
 
     Attributes:
-        cuts, halos, pools: the candidate cuts and their set accounts.
+        cuts, moved: the candidate cuts, each with or without moves between units.
         trips: images times steps.
         largest: outputs of the largest tile.
         side: rows received from neighbours and held beside the tiles, by the unit that holds most.
@@ -61,9 +63,7 @@ class AxisTable:
     """
 
     cuts: tuple[Cut, ...]
-    halos: tuple[Halo, ...]
     moved: tuple[bool, ...]
-    pools: tuple[PoolSteps | None, ...]
     trips: Ints
     largest: Ints
     side: Ints
@@ -150,18 +150,16 @@ def axis_table(
 
     return AxisTable(
         cuts=tuple(r.cut for r in rows),
-        halos=tuple(r.halo for r in rows),
         moved=tuple(r.move for r in rows),
-        pools=tuple(r.pool for r in rows),
         trips=column(lambda r: images * r.cut.steps),
         largest=column(lambda r: r.cut.largest),
-        side=column(lambda r: max(m.bit_count() for m in r.halo.received) if r.cut.steps > 1 else 0),
-        union=column(lambda r: images * sum(m.bit_count() for m in r.unions)),
-        union_unit=column(lambda r: images * max(m.bit_count() for m in r.unions)),
-        union_bursts=column(lambda r: images * r.union_bursts),
-        first=column(lambda r: sum(r.halo.load(u, 0, False).bit_count() for u, b in enumerate(r.cut.tiles) if b)),
+        side=column(lambda r: r.loads.side),
+        union=column(lambda r: images * int(r.loads.union.sum())),
+        union_unit=column(lambda r: images * int(r.loads.union.sum(axis=1).max())),
+        union_bursts=column(lambda r: images * int(r.loads.grown_bursts.sum())),
+        first=column(lambda r: int(r.loads.load[0][:, 0].sum())),
         taps=column(lambda r: images * r.taps),
-        whole=column(lambda r: r.cut.steps == 1 and r.halo.need[0] and r.halo.need[0][0] == (1 << window.size) - 1),
+        whole=column(lambda r: r.cut.steps == 1 and int(r.loads.need[0, 0]) == window.size),
         out_bursts=column(lambda r: images * sum(row.run(n, row.output) for n in r.stored)),
         tile_bursts=column(lambda r: images * row.tiles(r.cut, row.tile)),
         wide_bursts=column(lambda r: images * row.tiles(r.cut, row.wide)),
@@ -175,42 +173,77 @@ def axis_table(
 
 
 @dataclass(frozen=True, slots=True)
+class _Loads:
+    """Rows by [unit, step]: needed by the tile, loaded with halos reloaded or kept, added to the union of the tiles
+    before (and bursts of the latter two); ``union``: all that the unit loads itself, by step of its first use."""
+
+    need: Ints
+    load: tuple[Ints, Ints]
+    grown: Ints
+    union: Ints
+    load_bursts: tuple[Ints, Ints]
+    grown_bursts: Ints
+    side: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     cut: Cut
     move: bool
-    halo: Halo
     pool: PoolSteps | None
-    unions: tuple[int, ...]
-    union_bursts: int
+    loads: _Loads
     stored: tuple[int, ...]
     taps: int
     pins: Pinned
 
 
-def _row(
-    window: Window,
-    cut: Cut,
-    move: bool,
-    images: int,
-    pool: Window | None,
-    row: RowBytes,
-) -> _Row | None:
-    account = halo(window, cut, move)
+def _row(window: Window, cut: Cut, move: bool, images: int, pool: Window | None, row: RowBytes) -> _Row | None:
     pooled = pool_steps(pool, cut) if pool else None
-    if account is None or (pool and pooled is None):
+    loads = _even_loads(cut, row) if pointwise(window) else _masked_loads(window, cut, move, row)
+    if loads is None or (move and pointwise(window)) or (pool and pooled is None):
         return None
-    unions = tuple(_union(account.load(u, i, False) for i in range(len(b))) for u, b in enumerate(cut.tiles))
     if pooled:
         stored = tuple(len(ws) for block in pooled.complete for ws in block if ws)
     else:
         stored = tuple(b - a for block in cut.tiles for a, b in block)
-    taps = valid_taps(window)
-    slowest = sum(
-        max(sum(taps[slice(*block[i])]) for block in cut.tiles if i < len(block)) for i in range(cut.steps)
-    )
-    grown = sum(row.bursts(_grown(account, cut, u, i)) for u, b in enumerate(cut.tiles) for i in range(len(b)))
-    pins = _pins(account, cut, images, row.bursts)
-    return _Row(cut, move, account, pooled, unions, grown, stored, slowest, pins)
+    before = np.concatenate([[0], np.cumsum(valid_taps(window))])
+    ends = [[before[b] - before[a] for a, b in block] + [0] * (cut.steps - len(block)) for block in cut.tiles]
+    taps = int(np.max(ends, axis=0).sum())
+    return _Row(cut, move, pooled, loads, stored, taps, _pins(loads, images))
+
+
+def _even_loads(cut: Cut, row: RowBytes) -> _Loads:
+    """Nothing is shared between tiles: every tile loads the rows of its outputs."""
+    size = np.zeros((len(cut.tiles), cut.steps), dtype=np.int64)
+    for u, block in enumerate(cut.tiles):
+        size[u, : len(block)] = [stop - first for first, stop in block]
+    bursts = -(-size * row.input // row.burst)
+    return _Loads(size, (size, size), size, size, (bursts, bursts), bursts)
+
+
+def _masked_loads(window: Window, cut: Cut, move: bool, row: RowBytes) -> _Loads | None:
+    account = halo(window, cut, move)
+    if account is None:
+        return None
+    shape = len(cut.tiles), cut.steps
+
+    def table(mask: Callable[[int, int], int]) -> tuple[Ints, Ints]:
+        """Rows and bursts of a mask for every unit and step."""
+        rows, bursts = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for u, block in enumerate(cut.tiles):
+            for i in range(len(block)):
+                held = mask(u, i)
+                rows[u, i], bursts[u, i] = held.bit_count(), row.bursts(held)
+        return rows, bursts
+
+    reload, kept = (table(lambda u, i, k=keep: account.load(u, i, k)) for keep in (False, True))
+    seen = [list(accumulate(block, or_, initial=0)) for block in account.need]
+    grown = table(lambda u, i: account.need[u][i] & ~seen[u][i])
+    own = [list(accumulate((account.load(u, i, False) for i in range(len(b))), or_, initial=0)) for u, b in enumerate(cut.tiles)]
+    union = table(lambda u, i: account.load(u, i, False) & ~own[u][i])
+    need = table(lambda u, i: account.need[u][i])
+    side = max(mask.bit_count() for mask in account.received) if cut.steps > 1 else 0
+    return _Loads(need[0], (reload[0], kept[0]), grown[0], union[0], (reload[1], kept[1]), union[1], side)
 
 
 @lru_cache(maxsize=1024)
@@ -224,22 +257,17 @@ def valid_taps(window: Window) -> tuple[int, ...]:
     )
 
 
-def _union(masks: Iterable[int]) -> int:
-    out = 0
-    for mask in masks:
-        out |= mask
-    return out
-
-
-def _pins(account: Halo, cut: Cut, images: int, bursts: Measure) -> Pinned:
+def _pins(loads: _Loads, images: int) -> Pinned:
     """Suffix and prefix figures over the images x steps tiles of every unit."""
-    steps, units = cut.steps, [u for u, block in enumerate(cut.tiles) if block]
-    trips = images * steps
-    loads = [[[_load(account, cut, u, i, keep) for i in range(steps)] for u in units] for keep in (False, True)]
-    grown = [[_grown(account, cut, u, i) for i in range(steps)] for u in units]
 
-    def per_trip(table: list[list[int]], measure: Measure, over: Callable[[Iterable[int]], int]) -> Ints:
-        return np.tile([over(measure(row[i]) for row in table) for i in range(steps)], images).astype(np.int64)
+    def over(table: Ints, reduce: Callable[[Ints], Ints]) -> Ints:
+        return np.tile(reduce(table), images)
+
+    def total(table: Ints) -> Ints:
+        return table.sum(axis=0)
+
+    def most(table: Ints) -> Ints:
+        return table.max(axis=0)
 
     def after(values: Ints) -> Ints:
         return values[::-1].cumsum()[::-1]
@@ -250,40 +278,23 @@ def _pins(account: Halo, cut: Cut, images: int, bursts: Measure) -> Pinned:
     def before(values: Ints) -> Ints:
         return np.concatenate([[0], values.cumsum()[:-1]])
 
-    need = [[_load(account, cut, u, i, None) for i in range(steps)] for u in units]
-    each = [per_trip(t, int.bit_count, max) for t in loads]
-    unit = np.max([before(np.tile([m.bit_count() for m in row], images)) for row in grown], axis=0)
-    later = tuple(np.append(largest(values)[1:], 0) for values in each)
-    assert len(unit) == trips
+    units = np.tile(loads.grown, images).cumsum(axis=1)
+    any_load = _pair(largest(over(table, most)) for table in loads.load)
     return Pinned(
-        once=before(per_trip(grown, int.bit_count, sum)),
-        unit=unit.astype(np.int64),
-        rest=_pair(after(per_trip(t, int.bit_count, sum)) for t in loads),
-        current=largest(per_trip(need, int.bit_count, max)),
-        later=_pair(later),
-        any_load=_pair(largest(values) for values in each),
-        once_bursts=before(per_trip(grown, bursts, sum)),
-        rest_bursts=_pair(after(per_trip(t, bursts, sum)) for t in loads),
+        once=before(over(loads.grown, total)),
+        unit=np.concatenate([[0], units.max(axis=0)[:-1]]),
+        rest=_pair(after(over(table, total)) for table in loads.load),
+        current=largest(over(loads.need, most)),
+        later=_pair(np.append(values[1:], 0) for values in any_load),
+        any_load=any_load,
+        once_bursts=before(over(loads.grown_bursts, total)),
+        rest_bursts=_pair(after(over(table, total)) for table in loads.load_bursts),
     )
 
 
 def _pair(arrays: Iterable[Ints]) -> tuple[Ints, Ints]:
     first, second = arrays
     return first, second
-
-
-def _load(account: Halo, cut: Cut, unit: int, step: int, keep: bool | None) -> int:
-    """Rows loaded (or, with None, needed) by a unit in a step; none where its block has ended."""
-    if step >= len(cut.tiles[unit]):
-        return 0
-    return account.need[unit][step] if keep is None else account.load(unit, step, keep)
-
-
-def _grown(account: Halo, cut: Cut, unit: int, step: int) -> int:
-    """Rows that a unit's tile adds to the union of the tiles before it."""
-    if step >= len(cut.tiles[unit]):
-        return 0
-    return account.need[unit][step] & ~_union(account.need[unit][:step])
 
 
 def _joined(pins: Sequence[Pinned]) -> Pinned:

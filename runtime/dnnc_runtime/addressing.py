@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,15 @@ def banks(machine: Machine) -> dict[str, Bank]:
     return {m.name: Bank(m.name, m.bytes // machine.word_bytes, machine.instances(m)) for m in machine.memories}
 
 
-def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides: Sequence[int]) -> list[Box]:
+class Placed(NamedTuple):
+    """Words of pieces in a bank, and the first word and one past the last that they take up in any unit of it."""
+
+    boxes: list[Box]
+    low: int
+    high: int
+
+
+def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides: Sequence[int]) -> Placed:
     """The words of pieces in a bank, and their places on the other side, such as a view.
 
     Pieces that lie alike in evenly spaced units become one box, so that they can be copied or compared at once.
@@ -64,25 +72,58 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
         DisagreementFault: a piece is outside the memory, or in no unit of it.
     """
     found: list[Box] = []
+    low, high = bank.words, 0
+    last: Piece | None = None
+    alike: list[Box] = []
     for piece in pieces:
         units = piece.instances
         if not units or min(units) < 0 or max(units) >= bank.units:
             raise DisagreementFault(f"units {units} of memory {bank.name!r}, which has {bank.units}")
-        for counts, here, pitch, there, steps in boxes(piece.region, piece.base, piece.pitch, offset, strides):
-            last = here + width - 1
-            for count, step in zip(counts, pitch):  # noqa: B905 - this loop is the walk's innermost
-                if step < 0:
-                    raise DisagreementFault(f"a piece in memory {bank.name!r} has pitches {piece.pitch}")
-                last += (count - 1) * step
-            if here < 0 or last >= bank.words:
-                raise DisagreementFault(f"words {here}..{last} of memory {bank.name!r}, which has {bank.words}")
+        shift = None if last is None else _shift(last, piece, strides)
+        if shift is None:
+            alike = boxes(piece.region, piece.base, piece.pitch, offset, strides)
+            last, shift = piece, 0
+            for box in alike:
+                first, end = _reach(box, width)
+                if first < 0 or end > bank.words:
+                    raise DisagreementFault(f"words {first}..{end - 1} of memory {bank.name!r}, which has {bank.words}")
+                low, high = min(low, first), max(high, end)
+        for counts, here, pitch, there, steps in alike:
+            there += shift
             found += [(counts, here + unit * bank.words, pitch, there, steps) for unit in units]
     while len(found) > 1:
         fewer = _joined(found)
         if len(fewer) == len(found):
             break
         found = fewer
-    return found
+    return Placed(found, low, high)
+
+
+def _shift(piece: Piece, other: Piece, strides: Sequence[int]) -> int | None:
+    """How much further on the other side a piece lies than one at the same words of another unit, if it is alike."""
+    if piece.base != other.base or piece.pitch != other.pitch:
+        return None
+    shift = 0
+    for axis, beside, stride in zip(piece.region, other.region, strides, strict=True):
+        if axis is not beside:
+            if len(axis) != 1 or len(beside) != 1:
+                return None
+            here, there = axis[0], beside[0]
+            if here.count != there.count or here.step != there.step:
+                return None
+            shift += (there.start - here.start) * stride
+    return shift
+
+
+def _reach(box: Box, width: int) -> tuple[int, int]:
+    """The first word of a box in its memory, and one past the last; a pitch must not be negative."""
+    counts, here, pitch, _, _ = box
+    end = here + width
+    for count, step in zip(counts, pitch, strict=True):
+        if step < 0:
+            raise DisagreementFault(f"a piece at word {here} has the pitch {step}, expected none below 0")
+        end += (count - 1) * step
+    return here, end
 
 
 def _joined(found: list[Box]) -> list[Box]:

@@ -7,16 +7,17 @@ buffer that runs into another one is found without computing anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Box, banks, boxes, covers, inside, partitions, row_major, window
+from dnnc_runtime.addressing import Bank, Box, banks, boxes, covers, inside, partitions, row_major, window
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import Access, frame, space
+from dnnc_runtime.memo import Memo
 from dnnc_runtime.pooling import Rows, Windows
 from dnnc_runtime.program import (
     Compute,
@@ -79,6 +80,8 @@ class Checks:
         self._stored = np.zeros(prod(self._frame.shapes["output"]), np.bool_)
         self._summed: dict[Region, int] = {}
         self._windows = Windows(self._frame)
+        self._memo: Memo[bool] = Memo()
+        self._inner = self._units()
 
     def step(self, index: int, instruction: Instruction) -> None:
         """Check one instruction and tag what it writes."""
@@ -111,7 +114,7 @@ class Checks:
         if bits is not None:
             for region in load.transfers:
                 self._require_dram(bits, view, region, self._frame.widths[load.role])
-        self._tags.write(space(load.role), self._banks[load.memory], load.pieces)
+        self._write(space(load.role), self._banks[load.memory], load.pieces)
 
     def _store(self, store: Store) -> None:
         self._transfer(store)
@@ -163,13 +166,13 @@ class Checks:
         memory, role = self._banks[move.memory], space(move.role)
         self._single(role, move.source)
         self._tags.read(role, memory, move.source)
-        self._tags.write(role, memory, move.target)
+        self._write(role, memory, move.target)
         if role == "pending":
             self._windows.move(move.source, move.target)
 
     def _release(self, release: Release) -> None:
         width = 1 if release.width == "word" else self._frame.widths["accumulator"]
-        self._tags.clear(self._banks[release.memory], release.pieces, width)
+        self._clear(self._banks[release.memory], release.pieces, width)
 
     def _compute(self, compute: Compute) -> None:
         reads: list[Access] = []
@@ -199,17 +202,18 @@ class Checks:
             )
         self._summed[part.region] = stop
 
+    def _units(self) -> dict[Role, int]:
+        """How many units of each role's memory there are in one unit of the outermost level that holds any of them."""
+        levels = self._machine.levels
+        level = {role: self._levels[bank.name] for role, bank in self._frame.homes.items()}
+        outer = min(level.values())
+        return {role: prod(x.count for x in levels[outer + 1 : at + 1]) for role, at in level.items()}
+
     def _check_units(self, part: Part) -> None:
         """All memories that a part touches belong to one unit of the outermost of their levels."""
-        levels = self._machine.levels
-        units: set[tuple[int, int]] = set()
-        for role, pieces in part.operands:
-            level = self._levels[self._frame.homes[role].name]
-            units.update((level, instance) for piece in pieces for instance in piece.instances)
-        outer = min(level for level, _ in units)
-        owners = {unit // prod(x.count for x in levels[outer + 1 : level + 1]) for level, unit in units}
+        owners = {unit // self._inner[role] for role, pieces in part.operands for p in pieces for unit in p.instances}
         if len(owners) > 1:
-            raise DisagreementFault(f"one part reads memories of {levels[outer].name} units {sorted(owners)}")
+            raise DisagreementFault(f"one part reads memories of units {sorted(owners)}, expected those of one unit")
 
     def _pool_tile(self, pool: PoolTile) -> None:
         if self._frame.fused_pool is None or not len(pool.parts) == len(pool.before) == len(pool.after):
@@ -255,26 +259,35 @@ class Checks:
                 f"layer {self._section!r}: {role} ends at word {last}, tensor {view.tensor!r} has {words}"
             )
 
-    def _access(self, accesses: Sequence[Access]) -> None:
+    def _access(self, accesses: Iterable[Access]) -> None:
         """The pieces hold their regions, and together what is needed."""
-        for role, pieces, need in accesses:
-            self._single(role, pieces)
-            if not covers([piece.region for piece in pieces], need):
-                raise DisagreementFault(f"the pieces of {role} do not hold all of {_show(need)}")
-        for role, together in _by_role(accesses):
-            self._tags.read(role, self._frame.homes[role], together)
+        for role, group in _by_role(accesses):
+            bank = self._frame.homes[role]
+            if self._memo.get(bank.name, group):
+                continue
+            for _, pieces, need in group:
+                self._single(role, pieces)
+                if not covers([piece.region for piece in pieces], need):
+                    raise DisagreementFault(f"the pieces of {role} do not hold all of {_show(need)}")
+            self._memo.put(bank.name, group, self._tags.read(role, bank, _pieces(group)), True)
 
-    def _emit(self, accesses: Sequence[Access]) -> None:
+    def _emit(self, accesses: Iterable[Access]) -> None:
         """The pieces take up exactly the regions written."""
-        for role, pieces, region in accesses:
-            self._single(role, pieces)
-            if all(region) and not partitions([region], [piece.region for piece in pieces]):
-                raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
-        for role, together in _by_role(accesses):
-            self._tags.write(role, self._frame.homes[role], together)
+        for role, group in _by_role(accesses):
+            for _, pieces, region in group:
+                self._single(role, pieces)
+                if all(region) and not partitions([region], [piece.region for piece in pieces]):
+                    raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
+            self._write(role, self._frame.homes[role], _pieces(group))
+
+    def _write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> None:
+        self._memo.written(bank.name, self._tags.write(role, bank, pieces))
+
+    def _clear(self, bank: Bank, pieces: Sequence[Piece], width: int) -> None:
+        self._memo.written(bank.name, self._tags.clear(bank, pieces, width))
 
     def _consume(self, role: Role, pieces: Sequence[Piece]) -> None:
-        self._tags.clear(self._frame.homes[role], pieces, self._frame.widths[role])
+        self._clear(self._frame.homes[role], pieces, self._frame.widths[role])
 
     def _single(self, role: Role, pieces: Sequence[Piece]) -> None:
         for piece in pieces:
@@ -291,12 +304,16 @@ class Checks:
                 window(bits, box[0], box[3] + word, box[4])[...] = True
 
 
-def _by_role(accesses: Sequence[Access]) -> list[tuple[Role, list[Piece]]]:
-    """All pieces of each role, so that they are looked at together."""
-    pieces: dict[Role, list[Piece]] = {}
-    for role, some, _ in accesses:
-        pieces.setdefault(role, []).extend(some)
-    return list(pieces.items())
+def _by_role(accesses: Iterable[Access]) -> list[tuple[Role, list[Access]]]:
+    """The accesses of each role, which are looked at together."""
+    groups: dict[Role, list[Access]] = {}
+    for access in accesses:
+        groups.setdefault(access[0], []).append(access)
+    return list(groups.items())
+
+
+def _pieces(accesses: Iterable[Access]) -> list[Piece]:
+    return [piece for _, pieces, _ in accesses for piece in pieces]
 
 
 def _dram(view: View, region: Region | None = None) -> list[Box]:

@@ -123,7 +123,7 @@ class Arithmetic:
         view, memory = self._frame.views[transfer.role], self._memories[transfer.memory]
         words, dtype = self._dram.words(view.tensor), self._type(transfer.role)
         bank, width = self._banks[transfer.memory], self._frame.widths[transfer.role]
-        for counts, here, pitch, there, strides in placed(bank, transfer.pieces, width, view.offset, view.strides):
+        for counts, here, pitch, there, strides in placed(bank, transfer.pieces, width, view.offset, view.strides).boxes:
             yield window(words, counts, there, strides, dtype), window(memory, counts, here, pitch, dtype)
 
     def _move(self, move: Move) -> None:
@@ -243,7 +243,7 @@ class Arithmetic:
         """The elements of a dense array of the needed intervals, and the same elements in the pieces' memories."""
         bank, width, strides = self._frame.homes[role], self._frame.widths[role], row_major(whole.shape)
         first = -sum(axis[0].start * stride for axis, stride in zip(need, strides, strict=True))
-        for counts, here, pitch, there, steps in placed(bank, pieces, width, first, strides):
+        for counts, here, pitch, there, steps in placed(bank, pieces, width, first, strides).boxes:
             slots = window(self._memories[bank.name], counts, here, pitch, self._type(role))
             yield window(whole, counts, there, steps), slots
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, Box, banks, placed, row_major, window
+from dnnc_runtime.addressing import Bank, Box, Placed, banks, placed, row_major, window
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import SPACES, Frame
 from dnnc_runtime.machine import Machine
@@ -35,33 +35,36 @@ class Tags:
         dtype = np.dtype(np.int32 if top < 2**31 else np.int64)
         self._tags = {bank.name: np.zeros(bank.words * bank.units, dtype) for bank in banks(machine).values()}
 
-    def read(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> None:
+    def read(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Placed:
         """Every word of the pieces has to hold its element of the role."""
         width, tags = self._frame.widths[role], self._tags[bank.name]
-        for box in self._placed(role, bank, pieces, width):
+        found = placed(bank, pieces, width, self._firsts[role], self._strides[role])
+        for box in found.boxes:
             wanted = _expected(box, tags.dtype)
             for word in range(width):
                 if not (window(tags, box[0], box[1] + word, box[2]) == wanted).all():
                     self._explain(bank, box, word, wanted)
+        return found
 
-    def write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> None:
+    def write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Placed:
         """From now on the words of the pieces hold their elements of the role."""
         width, tags = self._frame.widths[role], self._tags[bank.name]
-        for box in self._placed(role, bank, pieces, width):
+        found = placed(bank, pieces, width, self._firsts[role], self._strides[role])
+        for box in found.boxes:
             wanted = _expected(box, tags.dtype)
             for word in range(width):
                 window(tags, box[0], box[1] + word, box[2])[...] = wanted
+        return found
 
-    def clear(self, bank: Bank, pieces: Sequence[Piece], width: int) -> None:
+    def clear(self, bank: Bank, pieces: Sequence[Piece], width: int) -> Placed:
         """From now on the words of the pieces, ``width`` for each element, hold nothing."""
         tags = self._tags[bank.name]
-        for piece in pieces:
-            for counts, here, pitch, _, _ in placed(bank, [piece], width, 0, piece.pitch):
-                for word in range(width):
-                    window(tags, counts, here + word, pitch)[...] = 0
-
-    def _placed(self, role: Role, bank: Bank, pieces: Sequence[Piece], width: int) -> list[Box]:
-        return placed(bank, pieces, width, self._firsts[role], self._strides[role])
+        rank = len(pieces[0].pitch) if pieces else 0
+        found = placed(bank, pieces, width, 0, (0,) * rank)
+        for counts, here, pitch, _, _ in found.boxes:
+            for word in range(width):
+                window(tags, counts, here + word, pitch)[...] = 0
+        return found
 
     def _explain(self, bank: Bank, box: Box, extra: int, wanted: _Tags) -> NoReturn:
         counts, here, pitch, _, _ = box

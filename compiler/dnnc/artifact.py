@@ -1,0 +1,287 @@
+"""Artifacts: a compilation as one JSON file, and its way back with every claim in it verified.
+
+The file holds graph, machine, constraints, schedules and proofs, and what they imply; ``artifact.schema.json`` is its
+JSON Schema. Loading works out again all that follows, and compares: layers, legality, bytes, the walk of the program.
+Weights stay in the model's file: :func:`attach` finds them there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import dnnc
+from dnnc import documents
+from dnnc.agreement import agree
+from dnnc.constraints import Constraints, loads
+from dnnc.documents import Damaged
+from dnnc.emit import emit
+from dnnc.graph import Graph, Source
+from dnnc.layer import HostLayer, Layer, Lowered
+from dnnc.pipeline import Compilation, lower_with
+from dnnc.plan import LayerPlan, Plan
+from dnnc.planning import layer_plan
+from dnnc.records import (
+    FORMAT,
+    ConstraintsRecord,
+    Document,
+    LayerRecord,
+    MachineRecord,
+    ModelRecord,
+    check_proof,
+    layer_record,
+    restore,
+)
+from dnnc.search import COST_MODEL, Result
+from dnnc.space import Limits, Space
+from dnnc_runtime import machine as machines
+from dnnc_runtime.errors import Fault, UsageFault
+from dnnc_runtime.machine import Machine
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_T = TypeVar("_T")
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def save(compilation: Compilation, path: str | Path) -> None:
+    """Write an artifact, all of it or nothing: equal compilations give equal bytes.
+
+    Raises:
+        UsageFault: the path cannot be written.
+    """
+    target = Path(path)
+    _writing(target, lambda: documents.write(target, documents.seal(_document(compilation, target.parent))))
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out, before the search, whether :func:`save` could write a path. Raises UsageFault if it cannot."""
+    _writing(Path(path), lambda: documents.check_writable(Path(path)))
+
+
+def _writing(path: Path, act: Callable[[], None]) -> None:
+    """Turn what the system says of a path into a fault."""
+    try:
+        act()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageFault(f"output {str(path)!r} cannot be written: {reason}; choose another path") from None
+
+
+def _document(compilation: Compilation, folder: Path) -> Document:
+    plan, rules, machine = compilation.plan, compilation.constraints, compilation.machine
+    return Document(
+        format=FORMAT,
+        dnnc=dnnc.__version__,
+        cost_model=COST_MODEL,
+        model=_model(compilation, folder),
+        machine=MachineRecord(machine.name, machine.digest, machine.text),
+        objective=plan.objective,
+        constraints=ConstraintsRecord(Path(rules.source).name, rules.text) if rules else None,
+        status=plan.status,
+        interrupted=compilation.interrupted,
+        totals=plan.totals,
+        unfused=tuple(sorted(compilation.unfused)),
+        layers=tuple(map(layer_record, plan.on_array)),
+        host_layers=plan.on_host,
+        graph=str(compilation.graph),
+    )
+
+
+def _model(compilation: Compilation, folder: Path) -> ModelRecord:
+    source = compilation.graph.source
+    assert source, "a compiled graph comes from a model"
+    shapes = dict(sorted(compilation.input_shapes.items()))
+    path = _relative(source.path, folder) if source.path else None
+    return ModelRecord(path, source.sha256, compilation.graph.opset(), shapes)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # another drive
+        return path.resolve().as_posix()
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load(path: str | Path) -> Compilation:
+    """The compilation that an artifact holds, verified; its constants have no data until :func:`attach`.
+
+    Raises:
+        UsageFault: there is no such file, it was damaged or changed, or another version of dnnc wrote it.
+    """
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageFault(f"artifact {str(path)!r} cannot be read: {error.strerror or error}") from None
+    try:
+        _check_format(str(path), documents.opened(text))
+        return _compilation(documents.parse(Document, documents.unseal(text)), Path(path))
+    except Damaged as wrong:
+        raise UsageFault(f"artifact {str(path)!r}: {wrong}; compile the model again") from None
+
+
+def _check_format(path: str, members: Mapping[str, Any]) -> None:
+    """Hold the format against ours, before anything else is understood."""
+    found = members.get("format")
+    if type(found) is not int:
+        raise Damaged("it states no format, and so is no artifact of dnnc")
+    if found > FORMAT:
+        raise UsageFault(
+            f"artifact {path!r}: written by a newer dnnc ({members.get('dnnc')}) in format {found}; "
+            f"this one ({dnnc.__version__}) reads format {FORMAT}: upgrade dnnc, or compile the model again"
+        )
+    if found < FORMAT:
+        raise Damaged(f"is of format {found}, which is no longer read")
+
+
+def _compilation(document: Document, path: Path) -> Compilation:
+    """Everything that a document implies, held against what it states."""
+    if document.cost_model != COST_MODEL:
+        versions = f"{document.cost_model!r}, this dnnc ({dnnc.__version__}) has {COST_MODEL!r}"
+        raise Damaged(f"its bytes are those of cost model {versions}")
+    rules = _constraints(document.constraints)
+    machine = _sound("machine", lambda: machines.loads(document.machine.text, document.machine.name))
+    graph = _sound("graph", lambda: _graph(document, path))
+    unfused = frozenset(document.unfused)
+    lowered = _sound("graph", lambda: lower_with(graph, machine, rules, unfused))
+    plan = Plan(machine, document.objective, tuple(_planned(document, lowered, machine, rules)))
+    program = emit(lowered, dict(plan.schedules), machine)
+    counted = _sound("program", lambda: agree(plan, program))
+    shapes = document.model.input_shapes
+    made = Compilation(graph, lowered, plan, program, counted, rules, shapes, unfused, document.interrupted)
+    _compare(document, replace(_document(made, path.parent), model=document.model, dnnc=document.dnnc))
+    return made
+
+
+def _sound(what: str, make: Callable[[], _T]) -> _T:
+    """What ``make`` makes; its faults are the document's, for nobody writes these parts by hand."""
+    try:
+        return make()
+    except Fault as fault:
+        raise Damaged(f"{what}: {fault}") from None
+
+
+def _constraints(stored: ConstraintsRecord | None) -> Constraints | None:
+    return _sound("constraints", lambda: loads(stored.text, stored.source)) if stored else None
+
+
+def _graph(document: Document, path: Path) -> Graph:
+    """The graph, with the model's file as its source."""
+    graph, model = Graph.parse(document.graph), document.model
+    file = Path(os.path.normpath(path.parent / model.path)) if model.path else None
+    loaders = {value.name: graph.constant_loader(value.name) for value in graph.values if value.constant}
+    source = Source(file, model.sha256, _unattached)
+    return Graph(
+        graph.name, graph.inputs, graph.outputs, graph.nodes, graph.values, loaders, graph.opsets, source
+    )  # fmt: skip
+
+
+def _unattached() -> NoReturn:
+    raise UsageFault("an artifact holds no weights; attach its model first (dnnc.artifact.attach)")
+
+
+def _planned(
+    document: Document, lowered: Lowered, machine: Machine, rules: Constraints | None
+) -> Iterator[LayerPlan | HostLayer]:
+    """Every layer with the schedule and the proof stored for it, both checked."""
+    stored = {layer.name: layer for layer in document.layers}
+    for layer in lowered.layers:
+        if isinstance(layer, HostLayer):
+            yield layer
+        elif layer.name not in stored:
+            raise Damaged(f"its graph has a layer {layer.name!r}, for which it has no schedule")
+        else:
+            limits = rules.for_layer(layer.name, machine, layer.shape) if rules else Limits()
+            yield _checked(layer, Space(layer.shape, machine, limits), stored[layer.name])
+
+
+def _checked(layer: Layer, space: Space, stored: LayerRecord) -> LayerPlan:
+    try:
+        schedule = restore(stored.schedule, space)
+        plan = layer_plan(layer, space.machine, Result(schedule, stored.proof))
+        check_proof(stored.proof, plan.figures, space)
+    except Damaged as wrong:
+        raise Damaged(f"layer {layer.name!r}: {wrong}") from None
+    return plan
+
+
+def _compare(stored: Document, found: Document) -> None:
+    """Hold a document against the one that its own schedules give."""
+    for mine, true in zip(stored.layers, found.layers, strict=False):
+        if wrong := _difference(mine, true):
+            raise Damaged(f"layer {mine.name!r}: {wrong}")
+    if wrong := _difference(stored, found):
+        raise Damaged(wrong)
+
+
+def _difference(stored: Document | LayerRecord, found: Document | LayerRecord) -> str:
+    """Which member of two records of a kind differs, and how; "" where none does."""
+    for name in (f.name for f in fields(stored)):
+        mine, true = getattr(stored, name), getattr(found, name)
+        if mine != true:
+            return f"states {name} {_short(mine)}, where it is {_short(true)}"
+    return ""
+
+
+def _short(value: object) -> str:
+    text = documents.canonical(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+def attach(compilation: Compilation, model: ModelProto | str | Path | None = None) -> Compilation:
+    """A loaded compilation with the data of its constants, which lies in the model.
+
+    Args:
+        compilation: as :func:`load` gives it.
+        model: the model or its file, if it is not where the artifact says.
+
+    Raises:
+        UsageFault: the model is not there, or is not the one that was compiled.
+    """
+    from dnnc.onnx_import import load as load_model
+    from dnnc.simplify import simplify
+
+    where = _model_of(compilation, model)
+    graph = simplify(load_model(where, compilation.input_shapes))
+    if graph != compilation.graph:
+        raise UsageFault(f"model {_name(where)} gives another graph than it did; compile the model again")
+    lowered = lower_with(graph, compilation.machine, compilation.constraints, compilation.unfused)
+    return replace(compilation, graph=graph, lowered=lowered)
+
+
+def _model_of(compilation: Compilation, model: ModelProto | str | Path | None) -> ModelProto | str | Path:
+    """The model to attach, known by its digest."""
+    from dnnc.onnx_import.reading import read
+
+    source = compilation.graph.source
+    assert source, "a compiled graph comes from a model"
+    where = source.path if model is None else model
+    if where is None:
+        raise UsageFault("the artifact was compiled from a model that had no file; give the model (--model FILE)")
+    if model is None and isinstance(where, Path) and not where.is_file():
+        raise UsageFault(f"model {_name(where)} of the artifact is not there; say where it is (--model FILE)")
+    proto, found = read(where)
+    if source.path is None:
+        found = read(proto)[1]
+    if found.sha256 != source.sha256:
+        raise UsageFault(
+            f"model {_name(where)} is not the one that was compiled: its sha256 is {found.sha256[:12]}..., "
+            f"that one's {source.sha256[:12]}...; compile the model again"
+        )
+    return where
+
+
+def _name(model: ModelProto | str | Path) -> str:
+    return repr(str(model)) if isinstance(model, str | Path) else "given"

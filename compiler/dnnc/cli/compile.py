@@ -1,0 +1,147 @@
+"""``dnnc compile``: a model's schedule, its proof, and the program that counted the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from dnnc.cli.options import InputShape, Model, NoHost, Target, cache_directory, input_shapes
+from dnnc.cli.terminal import INTERRUPTED, Color, Json, Quiet, Terminal, Verbose, terminal
+if TYPE_CHECKING:
+    from dnnc.pipeline import Compilation
+    from dnnc.search import Objective
+
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the artifact here.", show_default=False)
+]
+Goal = Annotated[
+    Literal["traffic", "latency", "balanced"],
+    typer.Option(help="Fewest DRAM bytes; fewest cycles; or fewest bytes within --within of the fewest cycles."),
+]
+Within = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="PERCENT", help="For --objective balanced: cycles over the fewest.  [default: 5]"),
+]
+ConstraintsFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="TOML file that narrows the schedules.", show_default=False)
+]
+CacheDirectory = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Keep results here.  [default: the user's cache directory]")
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep results of other runs.")]
+TimeLimit = Annotated[
+    float, typer.Option(min=0, metavar="S", help="Deterministic seconds of the solver for one layer.")
+]
+
+
+def compile(
+    model: Model,
+    target: Target = "snowflake",
+    output: Output = None,
+    input_shape: InputShape = None,
+    objective: Goal = "traffic",
+    within: Within = None,
+    constraints: ConstraintsFile = None,
+    cache: CacheDirectory = None,
+    no_cache: NoCache = False,
+    no_host: NoHost = False,
+    time_limit: TimeLimit = 60.0,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    color: Color = "auto",
+) -> None:
+    """Find every layer's schedule, prove it, and count its bytes.
+
+    The program is emitted and walked: what it moves is held against what was predicted, tensor by tensor.
+
+    Ctrl-C ends the search: what is found so far is printed and written, marked as not proven.
+    """
+    with terminal(verbose, quiet, color) as screen:
+        from dnnc import pipeline
+
+        asked: dict[str, Any] = {
+            "objective": _objective(objective, within),
+            "constraints": constraints,
+            "input_shapes": input_shapes(input_shape),
+            "cache": _cache(cache, no_cache),
+            "host": not no_host,
+            "time_limit": time_limit,
+        }
+        if output:
+            from dnnc import artifact
+
+            artifact.check_writable(output)
+        with screen.progress("searching") as progress:
+            compilation = pipeline.compile(model, target, **asked, hook=screen.stage, progress=progress)
+        if output:
+            compilation.save(output)
+        if json:
+            screen.data(compilation_data(compilation))
+        else:
+            show(screen, compilation, output)
+        if compilation.interrupted:
+            screen.warn("interrupted: layers marked with a gap are the best found so far, not proven")
+            raise typer.Exit(INTERRUPTED)
+
+
+def _objective(goal: Literal["traffic", "latency", "balanced"], within: float | None) -> Objective:
+    from dnnc.search import Objective
+    from dnnc_runtime.errors import UsageFault
+
+    if within is None:
+        return Objective(goal)
+    if goal != "balanced":
+        raise UsageFault(f"--within is for --objective balanced, not for {goal}")
+    return Objective(goal, within)
+
+
+def _cache(directory: Path | None, off: bool) -> Path | None:
+    from dnnc_runtime.errors import UsageFault
+
+    if off and directory:
+        raise UsageFault("--cache and --no-cache exclude each other; give one of them")
+    return None if off else directory or cache_directory()
+
+
+def compilation_data(compilation: Compilation) -> dict[str, Any]:
+    """A compilation as plain data: its plan's, and where it comes from."""
+    from dnnc.summary import plan_data
+
+    source = compilation.graph.source
+    return {
+        "model": {
+            "name": compilation.graph.name,
+            "path": str(source.path) if source and source.path else None,
+            "sha256": source.sha256 if source else None,
+            "input_shapes": {name: compilation.graph.value(name).shape for name in compilation.graph.inputs},
+        },
+        **plan_data(compilation.plan),
+        "interrupted": compilation.interrupted,
+        "agreement": {
+            "tensors": compilation.counted.tensors,
+            "instructions": compilation.counted.instructions,
+            "counted_bytes": sum(compilation.counted.payload.values()),
+        },
+    }
+
+
+def show(screen: Terminal, compilation: Compilation, output: Path | None = None) -> None:
+    """Print a compilation: layers, traffic by role, host nodes, totals, and the agreement of counts."""
+    from dnnc import report
+
+    plan, counted = compilation.plan, compilation.counted
+    screen.grid(report.layers_grid(plan))
+    screen.grid(report.traffic_grid(plan))
+    screen.grid(report.host_grid(plan.on_host))
+    screen.line(f"{compilation.graph.name} on {report.verdict(plan)}", style="bold")
+    screen.lines(report.totals_lines(plan))
+    tensors, instructions = report.plural(counted.tensors, "tensor"), report.plural(counted.instructions, "instruction")
+    screen.line(f"counted  = predicted for {tensors}, read and written, over {instructions}", style="green")
+    if output:
+        screen.line(f"written  {output}")
+    if not screen.quiet:
+        for line in report.LEGEND:
+            screen.note(line)

@@ -1,0 +1,92 @@
+"""``dnnc inspect``: what an artifact decided, layer by layer, down to loops and instructions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dnnc.cli.compile import compilation_data, show
+from dnnc.cli.options import Artifact
+from dnnc.cli.terminal import Color, Json, Quiet, Terminal, Verbose, terminal
+if TYPE_CHECKING:
+    from dnnc.pipeline import Compilation
+    from dnnc.plan import LayerPlan
+
+LayerName = Annotated[
+    str | None, typer.Argument(metavar="LAYER", help="One layer: its loop nest, memory, proof.", show_default=False)
+]
+Program = Annotated[bool, typer.Option("--program", help="List the instructions instead.")]
+
+
+def inspect(
+    artifact: Artifact,
+    layer: LayerName = None,
+    program: Program = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    color: Color = "auto",
+) -> None:
+    """Show an artifact's layers, or one layer's loop nest.
+
+    With LAYER: its loops and what is loaded and stored at each, memory use, bytes, proof and runner-up dataflows.
+    """
+    with terminal(verbose, quiet, color) as screen:
+        from dnnc.inspect_text import program_lines
+        from dnnc.pipeline import load
+
+        compilation = load(artifact)
+        name = _known(compilation, layer)
+        if program:
+            lines = program_lines(compilation.program, name)
+            screen.data({"program": lines}) if json else screen.lines(lines)
+        elif name is not None:
+            _layer(screen, compilation, name, json)
+        elif json:
+            screen.data(compilation_data(compilation))
+        else:
+            show(screen, compilation)
+
+
+def _known(compilation: Compilation, name: str | None) -> str | None:
+    """The name of a layer: as it is, or of the layer that covers a node of that name."""
+    from dnnc_runtime.errors import UsageFault
+    from dnnc_runtime.toml_table import nearest
+
+    names = [layer.name for layer in compilation.layers]
+    if name is None or name in names:
+        return name
+    covering = [plan.name for plan in compilation.plan.on_array if name in plan.layer.nodes]
+    if len(covering) == 1:
+        return covering[0]
+    raise UsageFault(f"no layer {name!r}; {nearest(name, names)}")
+
+
+def _layer(screen: Terminal, compilation: Compilation, name: str, json: bool) -> None:
+    from dnnc.report import host_grid
+    from dnnc.summary import host_data
+
+    plan = next((plan for plan in compilation.plan.on_array if plan.name == name), None)
+    if plan:
+        _array_layer(screen, compilation, plan, json)
+        return
+    host = next(layer for layer in compilation.plan.on_host if layer.name == name)
+    screen.data(host_data(host)) if json else screen.grid(host_grid([host]))
+
+
+def _array_layer(screen: Terminal, compilation: Compilation, plan: LayerPlan, json: bool) -> None:
+    from dnnc.inspect_text import layer_inspection, layer_text
+    from dnnc.nest_text import transfers
+    from dnnc.search import runner_ups
+    from dnnc.space import Limits
+
+    machine, shape, rules = compilation.machine, plan.layer.shape, compilation.constraints
+    section = next(section for section in compilation.program.sections if section.name == plan.name)
+    limits = rules.for_layer(plan.name, machine, shape) if rules else Limits()
+    moved = transfers(plan, section, machine)
+    runners = runner_ups(shape, machine, plan.schedule, limits)
+    if json:
+        screen.data(layer_inspection(plan, moved, runners))
+    else:
+        screen.lines(layer_text(plan, machine, moved, runners))

@@ -1,0 +1,149 @@
+"""Where a command writes, and how it ends: results on stdout, all else on stderr, a fault as one line and a status."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dnnc.report import Grid
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+INTERNAL = 1
+"""Exit status of a defect of dnnc."""
+
+WIDE = 4096
+"""Columns where there is no terminal: a row of a table is one line."""
+
+Color = Annotated[Literal["auto", "always", "never"], typer.Option(help="Colour the output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress: the outcome alone.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Name each stage; traceback of internal faults.")]
+
+
+class Terminal:
+    """The two streams of a command, as the user wants them."""
+
+    def __init__(self, verbose: bool, quiet: bool, color: str) -> None:
+        self.verbose, self.quiet, self._color = verbose, quiet, color
+        self._started = time.perf_counter()
+
+    def _console(self, stream: IO[str]) -> Console:
+        from rich.console import Console
+
+        force = {"auto": None, "always": True, "never": None}[self._color]
+        terminal = stream.isatty()
+        plain = self._color == "never"
+        return Console(
+            file=stream,
+            force_terminal=force,
+            color_system=None if plain else "auto",
+            width=None if terminal else WIDE,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=False,
+        )
+
+    def data(self, value: object) -> None:
+        """Print JSON on stdout."""
+        sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        """Print a line on stdout."""
+        self._console(sys.stdout).print(text, style=style, soft_wrap=True)
+
+    def lines(self, texts: Iterable[str]) -> None:
+        """Print lines on stdout, as they are."""
+        for text in texts:
+            sys.stdout.write(f"{text}\n")
+
+    def grid(self, grid: Grid) -> None:
+        """Print a table on stdout, unless quiet or empty."""
+        if grid.rows and not self.quiet:
+            self._console(sys.stdout).print(grid.rich())
+            self.line()
+
+    def note(self, text: str) -> None:
+        """Print a line on stderr, unless quiet."""
+        if not self.quiet:
+            self._console(sys.stderr).print(text, style="dim", soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print a warning on stderr, unless quiet."""
+        if not self.quiet:
+            self._console(sys.stderr).print(f"warning: {text}", style="yellow", soft_wrap=True)
+
+    def complain(self, text: str) -> None:
+        """Print an error on stderr."""
+        self._console(sys.stderr).print(f"error: {text}", style="bold red", soft_wrap=True)
+
+    def stage(self, name: str, _: object) -> None:
+        """A hook of the pipeline: with -v, name each stage as it ends, with seconds since the start."""
+        if self.verbose:
+            self.note(f"{time.perf_counter() - self._started:8.2f} s  {name}")
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[int, int, str], None]]:
+        """A bar on stderr, if that is a terminal: the callable is told layers done, layers in all, and a name."""
+        console = self._console(sys.stderr)
+        if self.quiet or not console.is_terminal:
+            yield lambda done, count, name: None
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[at]}"))
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=None, at="")
+            yield lambda done, count, name: bar.update(task, completed=done, total=count, at=name)
+
+
+@contextmanager
+def terminal(verbose: bool, quiet: bool, color: str) -> Iterator[Terminal]:
+    """The terminal of one command. A fault leaves as one line on stderr and its exit status, with no traceback.
+
+    Raises:
+        typer.Exit: with the status of the fault, 1 for a defect of dnnc, 130 after Ctrl-C.
+    """
+    from dnnc_runtime.errors import Fault
+
+    screen = Terminal(verbose, quiet, color)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _shown(screen)
+            yield screen
+    except (typer.Exit, typer.TyperException, BrokenPipeError):
+        raise
+    except Fault as fault:
+        screen.complain(str(fault))
+        raise typer.Exit(fault.exit_status) from None
+    except KeyboardInterrupt:
+        screen.complain("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        hint = "the traceback is above" if verbose else "run again with -v for the traceback"
+        screen.complain(f"internal fault: {type(error).__name__}: {error}; this is a defect of dnnc, {hint}")
+        raise typer.Exit(INTERNAL) from None
+
+
+def _shown(screen: Terminal) -> Callable[..., None]:
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        if issubclass(category, UserWarning):
+            screen.warn(str(message))
+
+    return show

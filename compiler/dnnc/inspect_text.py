@@ -1,0 +1,120 @@
+"""Everything about one layer: its loop nest, memory use, bytes against their bounds, proof, and the runners-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+
+from dnnc.layer import Layer
+from dnnc.nest_text import Transfer, nest_lines
+from dnnc.plan import LayerPlan
+from dnnc.report import capacity, factor, megabytes, proof_sentence, window_text
+from dnnc.search import RunnerUp
+from dnnc.summary import Data, layer_data
+from dnnc.traffic import MEMORY_ROLE
+from dnnc_runtime.machine import Machine
+from dnnc_runtime.program import Program
+
+
+def layer_text(
+    plan: LayerPlan, machine: Machine, moved: Sequence[Transfer], runners: Sequence[RunnerUp]
+) -> Iterator[str]:
+    """A layer for reading, line by line."""
+    parts: tuple[Iterable[str], ...] = (
+        _head(plan, machine),
+        ("", "loop nest (DRAM payload bytes)", *(f"  {line}" for line in nest_lines(plan, moved))),
+        ("", "memory, the fullest instance of each", *_memory(plan, machine)),
+        ("", "bytes", *_bytes(plan, machine)),
+        ("", f"proof: {proof_sentence(plan.proof)}", *_runners(plan, runners)),
+    )
+    for part in parts:
+        yield from part
+
+
+def _head(plan: LayerPlan, machine: Machine) -> Iterator[str]:
+    layer, schedule = plan.layer, plan.schedule
+    yield f"{plan.name}: {layer.operator} on {machine.name}"
+    spread = next(mode.spread for mode in machine.modes if mode.name == schedule.mode)
+    units = ", ".join(f"{d} over {level.name}" for d, level in zip(spread, machine.levels, strict=True))
+    buffers = dict(zip(("input", "weights", "output"), schedule.buffers, strict=True))
+    if layer.shape.kind == "vector":
+        del buffers["weights"]
+    double = ", ".join(role for role, held in buffers.items() if held == 2)
+    facts = {
+        "nodes": ", ".join(layer.nodes) or "none: a copy",
+        "extents": _extents(layer),
+        "rows": window_text(layer.shape.y),
+        "columns": window_text(layer.shape.x),
+        "fused": ", ".join(plan.fused).replace("_", " "),
+        "mode": f"{schedule.mode} ({units})",
+        "dataflow": ", ".join(plan.dataflow) or "none is stationary",
+        "doubled": f"{double} (the next tile is on its way while this one is in use)" if double else "",
+        "halo": "rows of two units are loaded once and moved over" if schedule.move else "",
+        "cycles": f"{plan.figures.cycles:,} (closed form), {plan.figures.compute_cycles:,} of them computing",
+    }
+    yield from (f"  {name:<9} {fact}" for name, fact in facts.items() if fact)
+
+
+def _extents(layer: Layer) -> str:
+    s = layer.shape
+    groups = f"{s.g} groups, " if s.g > 1 else ""
+    each = " each" if s.g > 1 else ""
+    channels = f", {s.c} input channels{each}" if s.kind == "array" else ""
+    return f"{groups}{s.k} planes{each}{channels}, {s.y.out} x {s.x.out} outputs" + (
+        f", {s.n} images" if s.n > 1 else ""
+    )
+
+
+def _memory(plan: LayerPlan, machine: Machine) -> Iterator[str]:
+    for memory in machine.memories:
+        used = plan.figures.memory[memory.name]
+        share = 100 * used / memory.bytes
+        yield f"  {memory.name:<16} {used:>11,} B of {memory.bytes:,} B ({capacity(memory.bytes)}), {share:.1f} %"
+        for role, size in plan.figures.residents.items():
+            if size and machine.memory_of(MEMORY_ROLE[role]).name == memory.name:
+                yield f"    {_resident(role):<14} {size:>11,} B"
+
+
+def _resident(role: str) -> str:
+    return {"pending": "pool windows", "second": "second operand"}.get(role, role)
+
+
+def _bytes(plan: LayerPlan, machine: Machine) -> Iterator[str]:
+    figures = plan.figures
+    yield f"  {'':<14} {'read':>13}   {'written':>13}"
+    for role, (read, written) in plan.traffic.items():
+        if read or written:
+            yield f"  {role.replace('_', ' '):<14} {read:>13,} B {written:>13,} B"
+    dram = figures.dram_bytes
+    yield (
+        f"  {'total':<14} {dram:>13,} B: {factor(dram, plan.compulsory_bytes)} x compulsory"
+        f" ({plan.compulsory_bytes:,} B), {factor(dram, plan.lower_bound_bytes)} x lower bound"
+        f" ({plan.lower_bound_bytes:,} B)"
+    )
+    yield f"  {'on the bus':<14} {figures.bus_bytes:>13,} B in bursts of {machine.dram.burst_bytes} B"
+
+
+def _runners(plan: LayerPlan, runners: Sequence[RunnerUp]) -> Iterator[str]:
+    for runner in runners:
+        yield (
+            f"runner-up: {runner.dataflow} would move {megabytes(runner.bytes)} MB,"
+            f" {factor(runner.bytes, plan.figures.dram_bytes)} x as many, in {runner.cycles:,} cycles"
+        )
+    if not runners:
+        yield "runner-up: none, no other dataflow has a legal schedule"
+
+
+def layer_inspection(plan: LayerPlan, moved: Sequence[Transfer], runners: Sequence[RunnerUp]) -> Data:
+    """A layer for machines: the record of `compile --json` with its transfers and runners-up."""
+    return {
+        **layer_data(plan),
+        "transfers": [asdict(transfer) for transfer in moved],
+        "runner_ups": [asdict(runner) for runner in runners],
+    }
+
+
+def program_lines(program: Program, layer: str | None = None) -> list[str]:
+    """The instructions as text, of one layer or of all; without the machine and the tensors."""
+    sections = tuple(s for s in program.sections if layer in (None, s.name))
+    lines = str(replace(program, tensors=(), values=(), inputs=(), outputs=(), sections=sections)).splitlines()
+    return lines[next((i for i, line in enumerate(lines) if line.startswith("section ")), len(lines)) :]

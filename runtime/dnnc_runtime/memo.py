@@ -1,0 +1,49 @@
+"""Remembers what was found in memories, for as long as nobody writes there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from dnnc_runtime.addressing import Placed
+from dnnc_runtime.frame import Access
+from dnnc_runtime.program import Role
+
+T = TypeVar("T")
+
+
+class Memo(Generic[T]):
+    """Accesses of tiles and what they found; a write to their words, in whatever unit, forgets them.
+
+    Tiles that stay for many instructions are most of what a program reads.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[_Key, tuple[Sequence[Access], int, int, T]]] = {}
+
+    def get(self, memory: str, accesses: Sequence[Access]) -> T | None:
+        """What equal accesses, all of one role, found, if that still holds."""
+        kept = self._kept.get(memory)
+        found = kept.get(_key(accesses)) if kept else None
+        return found[3] if found and found[0] == accesses else None
+
+    def put(self, memory: str, accesses: Sequence[Access], where: Placed, found: T) -> None:
+        """Remember what accesses found."""
+        self._kept.setdefault(memory, {})[_key(accesses)] = accesses, where.low, where.high, found
+
+    def written(self, memory: str, where: Placed) -> None:
+        """Words of a memory are written."""
+        kept = self._kept.get(memory)
+        if kept:
+            low, high = where.low, where.high
+            for key in [key for key, (_, first, end, _) in kept.items() if first < high and low < end]:
+                del kept[key]
+
+
+_Key = tuple[Role, tuple[int, ...]]
+
+
+def _key(accesses: Sequence[Access]) -> _Key:
+    """The role and where the region begins: cheaper to look up than the accesses, and seldom shared."""
+    role, _, need = accesses[0]
+    return role, tuple([axis[0].start if axis else -1 for axis in need])
