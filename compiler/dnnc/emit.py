@@ -109,7 +109,7 @@ class Emitter:
         nest, shape = self.nest, self.layer.shape
         operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", self._input(index, share))]
         if self.weights:
-            operands.append(("weights", tuple(self.weights.pieces(index, share.unit, "output", share.box))))
+            operands.append(("weights", self.weights.pieces(index, share.unit, "output", share.box)))
         if shape.second is not None:
             operands.append(("second", (self._second_piece(index, share),)))
         if not (first and last):

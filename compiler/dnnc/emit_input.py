@@ -35,6 +35,7 @@ class InputSide:
         base = nest.places.base["input"]
         self._measure()
         self._loads = 0
+        self._held: dict[tuple[int, int, int, int], list[Holding]] = {}
         self._current: tuple[int, ...] | None = None
         self._areas = [Area(base, self._columns, self._channels) for _ in nest.row_units]
         self._spare = base + self._words
@@ -109,6 +110,12 @@ class InputSide:
 
     def _holdings(self, index: Index, row: int) -> list[Holding]:
         """The distinct channel shares of a row unit's memories."""
+        key = index["g"], index["c"], index["k"] if self.vector else 0, row
+        if key not in self._held:
+            self._held[key] = self._distinct(index, row)
+        return self._held[key]
+
+    def _distinct(self, index: Index, row: int) -> list[Holding]:
         nest, out = self.nest, dict[tuple[Range, Range], list[Unit]]()
         g, c = nest.plane("g", index["g"]), nest.plane("c", index["c"])
         for unit in nest.homes["input"]:
@@ -247,7 +254,8 @@ class InputSide:
         key = (index["k"], 0) if self.vector else (index["g"], index["c"])
         if key not in self._side_offsets:
             self._side_offsets[key] = self._side_top
-            groups = 1 if self.vector else self.nest.plane("g", index["g"])[1]
+            deal, tile = self.nest.model.structure.deal, self.nest.plane("g", index["g"])
+            groups = 1 if self.vector else int(deal.held_groups(tile[1], self.level))
             channel: Dim = "k" if self.vector else "c"
             self._side_top += groups * self.nest.plane(channel, index[channel])[1]
         return self._side_offsets[key]

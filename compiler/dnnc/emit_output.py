@@ -34,6 +34,7 @@ class OutputSide:
         self._base = nest.places.base["output"]
         self._slot = nest.places.words["output"] // nest.schedule.buffers[2]
         self._stores = 0
+        self._shares: dict[tuple[int, int, int], list[Share]] = {}
         self.pool = PoolSide(nest, self) if nest.layer.shape.pool else None
 
     @property
@@ -45,6 +46,13 @@ class OutputSide:
         """The shares of a tile, unit by unit; units whose block has ended have none."""
         nest = self.nest
         _, step = nest.image(index)
+        key = step, index["g"], index["k"]
+        if key not in self._shares:
+            self._shares[key] = self._dealt(index, step)
+        return self._shares[key]
+
+    def _dealt(self, index: Index, step: int) -> list[Share]:
+        nest = self.nest
         g, k = nest.plane("g", index["g"]), nest.plane("k", index["k"])
         out: list[Share] = []
         for unit, instance in nest.homes["output"].items():

@@ -59,6 +59,7 @@ class WeightSide:
         self._pin_planes: dict[tuple[int, int], int] = {}
         self._pin_top = 0
         self._pinned_tiles: set[tuple[int, int, int]] = set()
+        self._memo: dict[tuple[object, ...], tuple[Piece, ...]] = {}
 
     def visit(self, index: Index) -> Iterator[Instruction]:
         """The load before the tile of an index is used, if it is not there."""
@@ -69,6 +70,7 @@ class WeightSide:
             if key != self._pin_key:
                 self._pin_key, self._pin_planes, self._pin_top = key, {}, 0
                 self._pinned_tiles = set()
+                self._memo = {}
             if tile not in self._pinned_tiles:
                 self._pinned_tiles.add(tile)
                 yield self._load(index)
@@ -128,19 +130,23 @@ class WeightSide:
             self._pin_top += self._held(index)
         return self._pinned + self._pin_planes[key] * self.kernel[0] * self.kernel[1] * depth, depth, first
 
-    def pieces(self, index: Index, unit: Unit, role: str, box: Box) -> list[Piece]:
+    def pieces(self, index: Index, unit: Unit, role: str, box: Box) -> tuple[Piece, ...]:
         """The pieces, in the memories of a unit (or of the units in it), of the weights of a box of planes."""
+        # The same tile at the same address is used by many output tiles.
+        key = index["g"], index["k"], index["c"], self._at, unit, box
+        if key not in self._memo:
+            self._memo[key] = tuple(self._found(index, unit, role, box))
+        return self._memo[key]
+
+    def _found(self, index: Index, unit: Unit, role: str, box: Box) -> Iterator[Piece]:
         g, k, c = (self.nest.plane(d, index[d]) for d in ("g", "k", "c"))
-        out: list[Piece] = []
         homes = self.nest.homes["weights"]
         for other in self.nest.related(unit, role, "weights"):
             if other not in homes:
                 continue
             for at, held in _placed(self.nest.dealt.planes(other, self.level, g, k)):
-                part = clip(box, held)
-                if part:
-                    out.append(self._piece((homes[other],), index, at, held, part, c))
-        return out
+                if part := clip(box, held):
+                    yield self._piece((homes[other],), index, at, held, part, c)
 
 
 def _placed(boxes: list[Box]) -> Iterator[tuple[int, Box]]:
@@ -168,6 +174,7 @@ class ParameterSide:
             for ki in range(nest.trips["k"] if every else 1):
                 self._offsets[gi, ki] = top
                 top += int(held(nest.plane("g", gi)[1], nest.plane("k", ki)[1], self.level))
+        self._memo: dict[tuple[object, ...], tuple[Piece, ...]] = {}
         self._stride = nest.places.words.get("parameters", 0) // max(1, len(roles))
 
     def start(self) -> Iterator[Instruction]:
@@ -209,14 +216,17 @@ class ParameterSide:
 
     def pieces(self, role: Role, index: Index, unit: Unit, of: str, box: Box) -> tuple[Piece, ...]:
         """The pieces of a vector for a box of planes, in the memory of a unit."""
+        key = role, index["g"], index["k"], unit, box
+        if key not in self._memo:
+            self._memo[key] = tuple(self._found(role, index, unit, of, box))
+        return self._memo[key]
+
+    def _found(self, role: Role, index: Index, unit: Unit, of: str, box: Box) -> Iterator[Piece]:
         g, k = self.nest.plane("g", index["g"]), self.nest.plane("k", index["k"])
         homes = self.nest.homes["parameters"]
-        out: list[Piece] = []
         for other in self.nest.related(unit, of, "parameters"):
             if other not in homes:
                 continue
             for at, held in _placed(self.nest.dealt.planes(other, self.level, g, k)):
-                part = clip(box, held)
-                if part:
-                    out.append(self._piece((homes[other],), role, index, at, held, part))
-        return tuple(out)
+                if part := clip(box, held):
+                    yield self._piece((homes[other],), role, index, at, held, part)

@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from dnnc.layer import Layer
 from dnnc.nest_text import Transfer, nest_lines
 from dnnc.plan import LayerPlan
-from dnnc.report import capacity, factor, megabytes, proof_sentence, window_text
-from dnnc.search import RunnerUp
+from dnnc.report import capacity, factor, percent, plural, proof_sentence, window_text
+from dnnc.search import DATAFLOWS, RunnerUp
 from dnnc.summary import Data, layer_data
 from dnnc.traffic import MEMORY_ROLE
 from dnnc_runtime.machine import Machine
@@ -57,19 +57,17 @@ def _head(plan: LayerPlan, machine: Machine) -> Iterator[str]:
 
 def _extents(layer: Layer) -> str:
     s = layer.shape
-    groups = f"{s.g} groups, " if s.g > 1 else ""
-    each = " each" if s.g > 1 else ""
-    channels = f", {s.c} input channels{each}" if s.kind == "array" else ""
-    return f"{groups}{s.k} planes{each}{channels}, {s.y.out} x {s.x.out} outputs" + (
-        f", {s.n} images" if s.n > 1 else ""
-    )
+    parts = [plural(s.n, "image")] if s.n > 1 else []
+    parts += [f"{plural(s.g, 'group')} of"] if s.g > 1 else []
+    parts += [f"{plural(s.k, 'plane')} of {s.y.out}x{s.x.out} outputs"]
+    parts += [f"from {plural(s.c, 'channel')}"] if s.kind == "array" else []
+    return " ".join(parts)
 
 
 def _memory(plan: LayerPlan, machine: Machine) -> Iterator[str]:
     for memory in machine.memories:
         used = plan.figures.memory[memory.name]
-        share = 100 * used / memory.bytes
-        yield f"  {memory.name:<16} {used:>11,} B of {memory.bytes:,} B ({capacity(memory.bytes)}), {share:.1f} %"
+        yield f"  {memory.name:<16} {used:>11,} B of {memory.bytes:,} B ({capacity(memory.bytes)}), {percent(used, memory.bytes)}"
         for role, size in plan.figures.residents.items():
             if size and machine.memory_of(MEMORY_ROLE[role]).name == memory.name:
                 yield f"    {_resident(role):<14} {size:>11,} B"
@@ -96,11 +94,14 @@ def _bytes(plan: LayerPlan, machine: Machine) -> Iterator[str]:
 
 def _runners(plan: LayerPlan, runners: Sequence[RunnerUp]) -> Iterator[str]:
     for runner in runners:
+        factors = factor(runner.bytes, plan.figures.dram_bytes), factor(runner.cycles, plan.figures.cycles)
         yield (
-            f"runner-up: {runner.dataflow} would move {megabytes(runner.bytes)} MB,"
-            f" {factor(runner.bytes, plan.figures.dram_bytes)} x as many, in {runner.cycles:,} cycles"
+            f"runner-up: {runner.dataflow} would move {runner.bytes:,} B ({factors[0]} x as many)"
+            f" in {runner.cycles:,} cycles ({factors[1]} x)"
         )
-    if not runners:
+    if set(plan.dataflow) == set(DATAFLOWS):
+        yield "runner-up: none, every operand is stationary"
+    elif not runners:
         yield "runner-up: none, no other dataflow has a legal schedule"
 
 

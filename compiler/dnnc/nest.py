@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 
 from dnnc.axis import Cut, Halo, PoolSteps, halo, pool_steps, rows, touched
@@ -151,6 +151,7 @@ def _tile(cut: Cut, unit: int, step: int) -> range:
     return range(*block[step]) if step < len(block) else range(0)
 
 
+@lru_cache(maxsize=16384)
 def listed(mask: int) -> tuple[int, ...]:
     """The coordinates of a mask as a tuple."""
     return tuple(rows(mask))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dnnc.axis import Cut
-from dnnc.layer import Shape
 from dnnc.plan import LayerPlan
+from dnnc.report import plural
 from dnnc.schedule import Dim
 from dnnc.space import locate
 from dnnc.traffic import Model
@@ -23,6 +23,11 @@ Verb = Literal["load", "move", "store"]
 
 _ORDER = ("bias", "scale", "slope", "input", "weights", "second", "partial_sums", "residual", "pending", "output")
 _VERBS: dict[type[Load] | type[Store] | type[Move], Verb] = {Load: "load", Store: "store", Move: "move"}
+_WAYS: dict[Verb, str] = {
+    "load": "load {name} into {memory}",
+    "store": "store {name} from {memory}",
+    "move": "move {name} between units' {memory}",
+}
 _WORDS = {"second": "second operand", "partial_sums": "partial sums", "pending": "begun pool windows"}
 _NOUNS: dict[Dim, str] = {"y": "rows", "x": "columns", "k": "planes", "c": "channels", "g": "groups"}
 
@@ -54,14 +59,15 @@ class Transfer:
 
     def __str__(self) -> str:
         name = _WORDS.get(self.role, self.role)
-        way = {"load": "DRAM ->", "store": "to DRAM from", "move": "between units, in"}[self.verb]
-        if self.least == self.most:
-            sizes = f"{self.times:,} x {self.most:,} B = {self.total:,} B" if self.times > 1 else f"{self.total:,} B once"
+        way = _WAYS[self.verb].format(name=name, memory=self.memory)
+        if self.times == 1:
+            sizes = f"{self.total:,} B once"
+        elif self.least == self.most:
+            sizes = f"{self.times:,} x {self.most:,} B = {self.total:,} B"
         else:
             sizes = f"{self.times:,} x {self.least:,} to {self.most:,} B, {self.total:,} B in all"
-        notes = [self.when] if self.when else []
-        notes += ["one read for all units"] if self.broadcast else []
-        return f"{self.verb} {name}: {way} {self.memory}, {sizes}" + (f" ({'; '.join(notes)})" if notes else "")
+        notes = "; ".join(filter(None, (self.when, "one read for all units" if self.broadcast else "")))
+        return f"{way}: {sizes}" + (f" ({notes})" if notes else "")
 
 
 def transfers(plan: LayerPlan, section: Section, machine: Machine) -> tuple[Transfer, ...]:
@@ -121,7 +127,8 @@ def _place(model: Model, verb: Verb, role: Role) -> tuple[Dim | None, bool, str]
     if role in ("output", "pending"):
         if model.spills:
             return innermost, True, last
-        return _loop(model, "output"), True, ""
+        rows_wait = model.shape.pool and "y" in order and verb == "store"
+        return _loop(model, "output"), True, "pool windows as they are complete" if rows_wait else ""
     if role in ("bias", "scale", "slope"):
         return (_loop(model, "parameters") if model.structure.follow else None), False, ""
     return _loop(model, "other" if role == "second" else role), False, ""
@@ -143,7 +150,7 @@ def nest_lines(plan: LayerPlan, moved: Iterable[Transfer]) -> Iterator[str]:
     for depth, dim in enumerate(order):
         yield f"{'  ' * depth}for {dim} in {_tiles(plan, dim)}"
         yield from at(dim, False, depth + 1)
-    yield "  " * len(order) + _compute(plan)
+    yield from ("  " * len(order) + line for line in _compute(plan))
     for depth, dim in reversed(list(enumerate(order, start=1))):
         yield from at(dim, True, depth)
     yield from at(None, True, 0)
@@ -179,16 +186,15 @@ def _block(lengths: list[int]) -> str:
     return f"{len(lengths)} x {min(lengths)} to {max(lengths)}"
 
 
-def _compute(plan: LayerPlan) -> str:
+def _compute(plan: LayerPlan) -> Iterator[str]:
     shape, schedule, kernel = plan.layer.shape, plan.schedule, plan.layer.kernel
-    tile = f"{schedule.y.largest} rows x {schedule.x.largest} columns x {schedule.g * schedule.k} planes"
+    extents = (schedule.y.largest, "row"), (schedule.x.largest, "column"), (schedule.g * schedule.k, "plane")
+    tile = " x ".join(plural(count, noun) for count, noun in extents)
+    taps = f"{shape.y.kernel}x{shape.x.kernel} taps"
     if shape.kind == "array":
-        what = f"multiply and accumulate {tile}, {schedule.c} channels x {_taps(shape)}"
+        yield f"multiply and accumulate {tile} from {plural(schedule.c, 'channel')}, {taps}"
     else:
-        what = f"{kernel.operation} {tile}" + (f" x {_taps(shape)}" if kernel.operation == "pool" else "")
-    when = "; at the last c tile: " if "c" in schedule.order else "; then "
-    return what + (when + ", ".join(plan.fused).replace("_", " ") if plan.fused else "")
-
-
-def _taps(shape: Shape) -> str:
-    return f"{shape.y.kernel}x{shape.x.kernel} taps"
+        yield f"{kernel.operation} {tile}" + (f", {taps}" if kernel.operation == "pool" else "")
+    if plan.fused:
+        when = "at the last c tile" if "c" in schedule.order else "then"
+        yield f"{when} {', '.join(plan.fused).replace('_', ' ')}"

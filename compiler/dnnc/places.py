@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import prod
@@ -118,8 +118,9 @@ class Area:
     ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Rows x columns split into boxes that lie at consecutive slots, here and in another area too."""
         areas = (self,) if other is None else (self, other)
-        for ys in _consecutive(rows, [{y: a.rows[n, y] for y in rows} for a in areas]):
-            for xs in _consecutive(columns, [a.columns for a in areas]):
+        across = list(_consecutive(columns, [[a.columns[x] for x in columns] for a in areas]))
+        for ys in _consecutive(rows, [[a.rows[n, y] for y in rows] for a in areas]):
+            for xs in across:
                 yield ys, xs
 
     def piece(
@@ -132,15 +133,17 @@ class Area:
         return Piece(instances, self.base + at, (0, self.width * self.channels, self.channels, pitch, 1), region)
 
 
-def _consecutive(points: Sequence[int], maps: Sequence[Mapping[int, int]]) -> Iterator[tuple[int, ...]]:
-    run: list[int] = []
-    for point in points:
-        if run and any(slots[point] != slots[run[-1]] + 1 for slots in maps):
-            yield tuple(run)
-            run = []
-        run.append(point)
-    if run:
-        yield tuple(run)
+def _consecutive(points: Sequence[int], slots: Sequence[list[int]]) -> Iterator[tuple[int, ...]]:
+    """The points in runs that lie at consecutive slots in every map (a list of slots, point by point)."""
+    if all(of == list(range(of[0], of[0] + len(of))) for of in slots if of):
+        if points:
+            yield tuple(points)
+        return
+    first = 0
+    for i in range(1, len(points) + 1):
+        if i == len(points) or any(of[i] != of[i - 1] + 1 for of in slots):
+            yield tuple(points[first:i])
+            first = i
 
 
 class Ring:

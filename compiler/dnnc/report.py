@@ -1,7 +1,6 @@
 """What people read of a plan and of a machine: tables and lines, with the unit beside every number.
 
-MB are 10^6 bytes, KiB are 1024. Bytes are DRAM payload unless a line says "on the bus". Tables are rich's, so that a
-terminal gets bold heads and long names folded, and anything else plain text, a line for each row.
+MB are 10^6 bytes, KiB are 1024. Bytes are DRAM payload unless a line says that they are on the bus.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from dnnc.layer import HostLayer, Shape
+from dnnc.layer import HostLayer, Layer, Shape
 from dnnc.plan import TRAFFIC_ROLES, LayerPlan, Plan
 from dnnc.search import Proof
 from dnnc.summary import tile_sizes
@@ -30,14 +29,14 @@ LEGEND = (
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table before it is drawn: headings, rows of the same length, and the headings whose columns are text."""
+    """A table before it is drawn: headings, rows of as many cells, and which headings stand over text."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     text: frozenset[str]
 
     def rich(self) -> Table:
-        """For a rich console: text to the left, numbers to the right and never broken."""
+        """For a terminal: text to the left, folded where it is too long; numbers to the right and never broken."""
         from rich.table import Table
         from rich.text import Text
 
@@ -48,6 +47,18 @@ class Grid:
         for row in self.rows:
             table.add_row(*map(Text, row))
         return table
+
+    def lines(self) -> tuple[str, ...]:
+        """As plain text, a line for each row."""
+        table = (self.headings, *self.rows)
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        cells = list(zip(widths, (heading in self.text for heading in self.headings), strict=True))
+
+        def line(row: tuple[str, ...]) -> str:
+            padded = (c.ljust(width) if text else c.rjust(width) for c, (width, text) in zip(row, cells, strict=True))
+            return "  ".join(padded).rstrip()
+
+        return tuple(map(line, table))
 
     def html(self) -> str:
         """As an HTML table."""
@@ -61,8 +72,8 @@ class Grid:
 
 
 def megabytes(count: int) -> str:
-    """Bytes as MB, to the kilobyte."""
-    return f"{count / 1e6:,.3f}"
+    """Bytes as MB, to the thousandth; what is less but not nothing is shown as such."""
+    return "<0.001" if 0 < count < 500 else f"{count / 1e6:,.3f}"
 
 
 def capacity(count: int) -> str:
@@ -76,6 +87,11 @@ def capacity(count: int) -> str:
 def factor(count: int, of: int) -> str:
     """How many times so many bytes are."""
     return f"{count / of:.4f}" if of else "-"
+
+
+def percent(part: int, whole: int) -> str:
+    """A share in per cent."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def plural(count: int, noun: str) -> str:
@@ -98,15 +114,19 @@ def _layer_row(plan: LayerPlan) -> tuple[str, ...]:
     return (
         plan.name,
         operator(plan),
-        f"{shape.g * shape.k}x{shape.y.out}x{shape.x.out}",
-        str(shape.c) if shape.kind == "array" else "-",
-        kernel(shape),
+        *_extents(shape),
         plan.schedule.mode,
         loops(plan),
         megabytes(dram),
         factor(dram, plan.compulsory_bytes),
         proof_word(plan.proof),
     )
+
+
+def _extents(shape: Shape) -> tuple[str, str, str]:
+    """Output, input channels and kernel."""
+    channels = str(shape.c) if shape.kind == "array" else "-"
+    return f"{shape.g * shape.k}x{shape.y.out}x{shape.x.out}", channels, kernel(shape)
 
 
 def operator(plan: LayerPlan) -> str:
@@ -163,25 +183,34 @@ def _solved(proof: Proof) -> str:
     return f" ({proof.solver}, seed {proof.seed}, {proof.deterministic_time:.3g} deterministic s)"
 
 
+def work_grid(layers: Iterable[Layer]) -> Grid:
+    """A line for each layer of the array before it has a schedule: what it is, and the nodes it covers."""
+    headings = ("on the array", "operator", "output", "c", "kernel", "nodes")
+    rows = tuple((layer.name, layer.operator, *_extents(layer.shape), ", ".join(layer.nodes)) for layer in layers)
+    return Grid(headings, rows, frozenset({"on the array", "operator", "output", "kernel", "nodes"}))
+
+
 # -- totals and hosts ----------------------------------------------------------------------------------------------
 
 
 def totals_lines(plan: Plan) -> tuple[str, ...]:
     """A plan's sums: bytes read and written, against their bounds, on the bus, on the host; work and time."""
-    t = plan.totals
-    burst = plan.machine.dram.burst_bytes
-    against = [("compulsory", t.compulsory_bytes), ("lower bound", t.lower_bound_bytes)]
-    lines = [
-        f"DRAM     {megabytes(t.dram_bytes)} MB = {megabytes(t.dram_read_bytes)} MB read"
-        f" + {megabytes(t.dram_write_bytes)} MB written",
-        "         " + ", ".join(f"{factor(t.dram_bytes, of)} x {name} ({megabytes(of)} MB)" for name, of in against),
-        f"on bus   {megabytes(t.bus_bytes)} MB in bursts of {burst} B",
-        f"work     {t.macs / 1e9:,.3f} GMAC, {t.valid_ops / 1e9:,.3f} Gop on valid taps, {t.cycles / 1e6:,.3f} Mcycles"
-        f" (closed form) = {1e3 * t.cycles / plan.machine.clock_hz:,.2f} ms at {plan.machine.clock_hz / 1e6:g} MHz",
-    ]
+    t, machine = plan.totals, plan.machine
+    against = (("compulsory", t.compulsory_bytes), ("lower bound", t.lower_bound_bytes))
+    factors = ", ".join(f"{factor(t.dram_bytes, of)} x {name} ({megabytes(of)} MB)" for name, of in against)
+    moved = f"{megabytes(t.dram_read_bytes)} MB read + {megabytes(t.dram_write_bytes)} MB written"
+    computing = sum(layer.figures.compute_cycles for layer in plan.on_array)
+    facts = [
+        ("DRAM", f"{megabytes(t.dram_bytes)} MB = {moved}"),
+        ("", factors),
+        ("on bus", f"{megabytes(t.bus_bytes)} MB in bursts of {machine.dram.burst_bytes} B"),
+        ("work", f"{t.macs / 1e9:,.3f} GMAC; {t.valid_ops / 1e9:,.3f} Gop where padding is not multiplied"),
+        ("time", f"{t.cycles:,} cycles = {1e3 * t.cycles / machine.clock_hz:,.2f} ms at {machine.clock_hz / 1e6:g} MHz"
+                 f" (closed form), {percent(computing, t.cycles)} of them computing"),
+    ]  # fmt: skip
     if plan.on_host:
-        lines.append(f"host     {megabytes(t.host_bytes)} MB read and written by {plural(len(plan.on_host), 'node')}")
-    return tuple(lines)
+        facts.append(("host", f"{megabytes(t.host_bytes)} MB read and written by {plural(len(plan.on_host), 'node')}"))
+    return tuple(f"{name:<10} {fact}" for name, fact in facts)
 
 
 def verdict(plan: Plan) -> str:
@@ -232,9 +261,9 @@ def machine_lines(machine: Machine) -> tuple[str, ...]:
         *((f"mode {m.name}", _spread(m.spread, [level.name for level in levels])) for m in machine.modes),
         ("DRAM", f"{dram.bytes_per_second / 1e9:g} GB/s, bursts of {dram.burst_bytes} B, transfers up to "
                  f"{capacity(dram.longest_transfer_bytes)}, maps as {dram.layout}"),
-        ("channels", f"tiles of multiples of {machine.channel_granularity}"),
+        ("channels", f"in multiples of {machine.channel_granularity}"),
         ("fuses", ", ".join(map(_spaced, sorted(machine.fuses))) or "nothing"),
-        ("pools", f"{machine.pool_comparisons_per_cycle} comparisons a cycle"),
+        ("pools", f"{plural(machine.pool_comparisons_per_cycle, 'comparison')} a cycle"),
         ("units", "can send to each other" if machine.units_can_send else "cannot send to each other"),
     ]  # fmt: skip
     width = max(len(name) for name, _ in facts)
@@ -243,9 +272,9 @@ def machine_lines(machine: Machine) -> tuple[str, ...]:
 
 def _memory(machine: Machine, memory: Memory) -> str:
     many = machine.instances(memory)
-    where = f"{many} x {capacity(memory.bytes)} = {capacity(many * memory.bytes)}, one in every"
+    size = f"{many} x {capacity(memory.bytes)} = {capacity(many * memory.bytes)}" if many > 1 else capacity(memory.bytes)
     roles = ", ".join(_spaced(role) for role, name in machine.roles if name == memory.name)
-    return f"{where} {machine.levels[memory.level].name}; holds {roles or 'nothing'}"
+    return f"{size}, one in every {machine.levels[memory.level].name}; holds {roles or 'nothing'}"
 
 
 def _spread(spread: Sequence[str], levels: Sequence[str]) -> str:

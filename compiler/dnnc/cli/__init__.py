@@ -6,6 +6,8 @@ Exit status: 0 done, 1 internal fault, 2 usage, 3 model not supported or malform
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -52,4 +54,7 @@ for command in (compile, check, run, inspect, targets):
 
 def main() -> None:
     """The program ``dnnc``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A layer's name may hold what the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="dnnc")

@@ -66,12 +66,14 @@ def _data(graph: Graph, machine: str, array: list[Layer], host: list[HostLayer])
 def _show(screen: Terminal, graph: Graph, machine: str, array: list[Layer], host: list[HostLayer]) -> None:
     from dnnc import report
 
+    screen.grid(report.work_grid(array))
     screen.grid(report.host_grid(host))
-    for name in graph.inputs:
-        screen.line(f"input    {name}: {'x'.join(map(str, graph.value(name).shape))}")
+    inputs = ", ".join(f"{name} {'x'.join(map(str, graph.value(name).shape))}" for name in graph.inputs)
     kinds = Counter("copy" if ":copy" in layer.name else layer.operator for layer in array)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    screen.line(f"{machine}: {report.plural(len(array), 'layer')} on the array ({listed or 'none'})")
-    screen.line(f"host     {report.plural(len(host), 'node')}")
+    screen.line(f"{graph.name} on {machine}", style="bold")
+    screen.line(f"input      {inputs}")
+    screen.line(f"array      {report.plural(len(array), 'layer')}" + (f": {listed}" if listed else ""))
+    screen.line(f"host       {report.plural(len(host), 'node')}")
     if unfolded := _unfolded(array):
-        screen.line(f"batch norms that nothing before them could take in, layers of their own: {', '.join(unfolded)}")
+        screen.line(f"not folded {report.plural(len(unfolded), 'batch norm')}, layers of their own: {', '.join(unfolded)}")

@@ -138,10 +138,9 @@ def show(screen: Terminal, compilation: Compilation, output: Path | None = None)
     screen.grid(report.host_grid(plan.on_host))
     screen.line(f"{compilation.graph.name} on {report.verdict(plan)}", style="bold")
     screen.lines(report.totals_lines(plan))
-    tensors, instructions = report.plural(counted.tensors, "tensor"), report.plural(counted.instructions, "instruction")
-    screen.line(f"counted  = predicted for {tensors}, read and written, over {instructions}", style="green")
+    compared = f"{report.plural(counted.tensors, 'tensor')}, {report.plural(counted.instructions, 'instruction')}"
+    screen.line(f"agreement  counted = predicted: {compared}", style="green")
     if output:
-        screen.line(f"written  {output}")
-    if not screen.quiet:
-        for line in report.LEGEND:
-            screen.note(line)
+        screen.line(f"written    {output}")
+    for line in report.LEGEND:
+        screen.note(line)

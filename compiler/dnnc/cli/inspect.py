@@ -50,17 +50,19 @@ def inspect(
 
 
 def _known(compilation: Compilation, name: str | None) -> str | None:
-    """The name of a layer: as it is, or of the layer that covers a node of that name."""
+    """The name of a layer, given that or the name of a node that it covers."""
+    from difflib import get_close_matches
+
     from dnnc_runtime.errors import UsageFault
-    from dnnc_runtime.toml_table import nearest
 
     names = [layer.name for layer in compilation.layers]
     if name is None or name in names:
         return name
-    covering = [plan.name for plan in compilation.plan.on_array if name in plan.layer.nodes]
-    if len(covering) == 1:
+    covering = [layer.name for layer in compilation.plan.on_array if name in layer.layer.nodes]
+    if covering:
         return covering[0]
-    raise UsageFault(f"no layer {name!r}; {nearest(name, names)}")
+    near = "".join(f"did you mean {guess!r}? " for guess in get_close_matches(name, names, n=1))
+    raise UsageFault(f"no layer {name!r} among {len(names)}; {near}inspect without LAYER lists them")
 
 
 def _layer(screen: Terminal, compilation: Compilation, name: str, json: bool) -> None:

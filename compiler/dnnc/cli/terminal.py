@@ -24,9 +24,6 @@ INTERRUPTED = 130
 INTERNAL = 1
 """Exit status of a defect of dnnc."""
 
-WIDE = 4096
-"""Columns where there is no terminal: a row of a table is one line."""
-
 Color = Annotated[Literal["auto", "always", "never"], typer.Option(help="Colour the output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress: the outcome alone.")]
@@ -44,17 +41,9 @@ class Terminal:
         from rich.console import Console
 
         force = {"auto": None, "always": True, "never": None}[self._color]
-        terminal = stream.isatty()
-        plain = self._color == "never"
+        system: Literal["auto"] | None = None if self._color == "never" else "auto"
         return Console(
-            file=stream,
-            force_terminal=force,
-            color_system=None if plain else "auto",
-            width=None if terminal else WIDE,
-            highlight=False,
-            markup=False,
-            emoji=False,
-            soft_wrap=False,
+            file=stream, force_terminal=force, color_system=system, highlight=False, markup=False, emoji=False
         )
 
     def data(self, value: object) -> None:
@@ -72,9 +61,14 @@ class Terminal:
 
     def grid(self, grid: Grid) -> None:
         """Print a table on stdout, unless quiet or empty."""
-        if grid.rows and not self.quiet:
-            self._console(sys.stdout).print(grid.rich())
-            self.line()
+        if not grid.rows or self.quiet:
+            return
+        console = self._console(sys.stdout)
+        if console.is_terminal:
+            console.print(grid.rich())
+        else:
+            self.lines(grid.lines())
+        self.lines([""])
 
     def note(self, text: str) -> None:
         """Print a line on stderr, unless quiet."""
