@@ -55,7 +55,7 @@ def question(shape: Shape, machine: Machine, limits: Limits, objective: Objectiv
         "shape": shape,
         "machine": machine.digest,
         "limits": limits,
-        "objective": str(objective),
+        "objective": objective if objective.goal == "balanced" else objective.goal,
     }
     return documents.digest(asked)
 

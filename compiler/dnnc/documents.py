@@ -6,14 +6,15 @@ blanks), so that it holds however the file is laid out.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
 
@@ -55,7 +56,7 @@ def digest(value: Any) -> str:
 
 
 def seal(content: Any) -> str:
-    """The text of a document with a frozen dataclass' fields and the seal, one member a line."""
+    """The text of a document with a frozen dataclass' fields and the seal."""
     members: dict[str, Any] = plain(content)
     return json.dumps({**members, SEAL: digest(members)}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -157,27 +158,27 @@ def _spelled(kind: Any) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a file all or nothing. Raises OSError if it cannot be written."""
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    draft, target = _draft(path)
     try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+        with draft.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
-        os.chmod(draft, 0o666 & ~_umask())
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
     """Find out whether :func:`write` could write a file, and leave nothing behind. Raises OSError if it cannot."""
-    if path.is_dir():
-        raise IsADirectoryError(21, os.strerror(21))
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    os.unlink(draft)
+    draft, _ = _draft(path)
+    draft.touch(exist_ok=False)
+    draft.unlink()
+
+
+def _draft(path: Path) -> tuple[Path, Path]:
+    """A new file beside the one to be written, links followed, that takes its place when it is complete."""
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return target.with_name(f".{target.name[:100]}.{token_hex(4)}"), target

@@ -36,7 +36,15 @@ def emit(lowered: Lowered, schedules: dict[str, Schedule], machine: Machine) -> 
         emitter = Emitter(Nest(layer, schedules[layer.name], machine))
         sections.append(emitter.section())
         tensors.extend(emitter.scratch())
-    return Program(machine, tuple(tensors), tuple(sections), lowered.placements, lowered.inputs, lowered.outputs)
+    return Program(
+        machine,
+        tuple(tensors),
+        tuple(sections),
+        lowered.placements,
+        lowered.inputs,
+        lowered.outputs,
+        lowered.constants,
+    )
 
 
 def _host(layer: HostLayer) -> Host:

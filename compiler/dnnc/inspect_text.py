@@ -67,7 +67,8 @@ def _extents(layer: Layer) -> str:
 def _memory(plan: LayerPlan, machine: Machine) -> Iterator[str]:
     for memory in machine.memories:
         used = plan.figures.memory[memory.name]
-        yield f"  {memory.name:<16} {used:>11,} B of {memory.bytes:,} B ({capacity(memory.bytes)}), {percent(used, memory.bytes)}"
+        whole = f"{memory.bytes:,} B ({capacity(memory.bytes)})"
+        yield f"  {memory.name:<16} {used:>11,} B of {whole}, {percent(used, memory.bytes)}"
         for role, size in plan.figures.residents.items():
             if size and machine.memory_of(MEMORY_ROLE[role]).name == memory.name:
                 yield f"    {_resident(role):<14} {size:>11,} B"

@@ -90,7 +90,8 @@ def _transfer(
     loop, after, when = _place(model, verb, role)
     pin = plan.schedule.pin
     if pin and pin.operand == role and verb == "load":
-        when = f"{pin.tiles} of {plan.schedule.trips(plan.layer.shape)[pin.dim]} {pin.dim} tiles stay while {pin.loop} runs"
+        tiles = plan.schedule.trips(plan.layer.shape)[pin.dim]
+        when = f"{pin.tiles} of {tiles} {pin.dim} tiles stay while {pin.loop} runs"
     elif role == "input" and verb == "load" and _keeps(plan, model):
         when = "what the tile before holds is kept"
     broadcast = any(isinstance(i, Load) and any(len(p.instances) > 1 for p in i.pieces) for i in instructions)

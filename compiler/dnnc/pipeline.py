@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnnc.plan import LayerPlan, Plan
 from dnnc.search import Goal, Objective
-from dnnc_runtime.errors import CapacityFault, ModelFault, UsageFault
+from dnnc_runtime.errors import CapacityFault, ModelFault
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.machine import load as load_machine
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from dnnc.agreement import Agreement
     from dnnc.constraints import Constraints
     from dnnc.graph import Graph
+    from numpy.typing import NDArray
+
     from dnnc.layer import HostLayer, Lowered
+    from dnnc.numeric import System, Values, Verification
     from dnnc.planning import Planner, Progress
     from dnnc_runtime.program import Program
 
@@ -233,6 +236,36 @@ def refuse_host(lowered: Lowered) -> None:
         raise ModelFault(f"{len(nodes)} node(s) need the host, which is not allowed: {listing}")
 
 
+def execute(program: Program | Compilation, inputs: Values, numbers: System = "float32") -> Mapping[str, NDArray[Any]]:
+    """The outputs of a program, executed in memories of its machine's size.
+
+    Args:
+        program: of a compilation (or a compilation, whose host nodes then run through onnxruntime).
+        inputs: values of all inputs by name.
+        numbers: "float32", or "fixed" for the machine's fixed point.
+
+    Raises:
+        UsageFault: an input is absent or of another shape.
+        DisagreementFault: the program is not consistent with itself.
+    """
+    from dnnc_runtime.executor import execute as run
+    from dnnc_runtime.numbers import Fixed, Float32
+
+    if isinstance(program, Compilation):
+        from dnnc.numeric import with_host
+
+        program = with_host(program.program, program.graph)
+    system = Fixed.of(program.machine) if numbers == "fixed" else Float32()
+    return run(program, inputs, numbers=system).outputs
+
+
+def verify(compilation: Compilation, inputs: Values, numbers: System = "float32") -> Verification:
+    """Execute a compiled model and compare every layer; see :func:`dnnc.numeric.verify`."""
+    from dnnc.numeric import verify as check
+
+    return check(compilation, inputs, numbers)
+
+
 def load(path: str | Path) -> Compilation:
     """Load an artifact, and verify it.
 
@@ -242,6 +275,3 @@ def load(path: str | Path) -> Compilation:
     from dnnc import artifact
 
     return artifact.load(path)
-
-
-__all__ = ["Compilation", "UsageFault", "compile", "load", "lower_with", "refuse_host"]

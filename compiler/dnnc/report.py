@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LEGEND = (
-    "output: k x y x x of one image, before a fused pool; c: input channels per group; kernel: r x q / stride",
-    "loops: outermost first, loop:trips x largest tile; proof: what shows that no schedule moves fewer bytes",
+    "output: k x y x x of one image, before a fused pool (1x1 kernels may have all pixels in y);"
+    " c: input channels per group",
+    "loops: outermost first, loop:trips x largest tile; proof: what shows that no schedule is better",
 )
 """Explains the columns of the table of layers."""
 
@@ -223,7 +224,8 @@ def verdict(plan: Plan) -> str:
 
 def traffic_grid(plan: Plan) -> Grid:
     """Bytes by role, read and written, over all layers of the array."""
-    sums = {role: [sum(layer.traffic[role][way] for layer in plan.on_array) for way in (0, 1)] for role in TRAFFIC_ROLES}
+    moved = [layer.traffic for layer in plan.on_array]
+    sums = {role: [sum(traffic[role][way] for traffic in moved) for way in (0, 1)] for role in TRAFFIC_ROLES}
     rows = tuple((_spaced(role), megabytes(r), megabytes(w)) for role, (r, w) in sums.items() if r or w)
     return Grid(("DRAM bytes", "read MB", "written MB"), rows, frozenset({"DRAM bytes"}))
 
@@ -251,12 +253,12 @@ def html_table(plan: Plan) -> str:
 
 def machine_lines(machine: Machine) -> tuple[str, ...]:
     """Every figure of a machine."""
-    levels, dram = machine.levels, machine.dram
-    whole = machine.word_bits - machine.fraction_bits
+    levels, dram, macs = machine.levels, machine.dram, machine.macs_per_cycle
+    words = f"Q{machine.word_bits - machine.fraction_bits}.{machine.fraction_bits} in {machine.word_bits} bits"
     facts = [
-        ("array", " x ".join(f"{level.count} {level.name}" for level in levels) + f" = {machine.macs_per_cycle} MAC"),
-        ("clock", f"{machine.clock_hz / 1e6:g} MHz, {machine.macs_per_cycle * machine.clock_hz / 1e9:g} GMAC/s at most"),
-        ("words", f"Q{whole}.{machine.fraction_bits} in {machine.word_bits} bits, sums in {machine.accumulator_bits} bits"),
+        ("array", " x ".join(f"{level.count} {level.name}" for level in levels) + f" = {macs} MAC"),
+        ("clock", f"{machine.clock_hz / 1e6:g} MHz, {macs * machine.clock_hz / 1e9:g} GMAC/s at most"),
+        ("words", f"{words}, sums in {machine.accumulator_bits} bits"),
         *((f"{m.name} memory", _memory(machine, m)) for m in machine.memories),
         *((f"mode {m.name}", _spread(m.spread, [level.name for level in levels])) for m in machine.modes),
         ("DRAM", f"{dram.bytes_per_second / 1e9:g} GB/s, bursts of {dram.burst_bytes} B, transfers up to "
@@ -272,7 +274,9 @@ def machine_lines(machine: Machine) -> tuple[str, ...]:
 
 def _memory(machine: Machine, memory: Memory) -> str:
     many = machine.instances(memory)
-    size = f"{many} x {capacity(memory.bytes)} = {capacity(many * memory.bytes)}" if many > 1 else capacity(memory.bytes)
+    size = capacity(memory.bytes)
+    if many > 1:
+        size = f"{many} x {size} = {capacity(many * memory.bytes)}"
     roles = ", ".join(_spaced(role) for role, name in machine.roles if name == memory.name)
     return f"{size}, one in every {machine.levels[memory.level].name}; holds {roles or 'nothing'}"
 

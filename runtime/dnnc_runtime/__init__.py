@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dnnc_runtime.counters import Bytes, Counters
-from dnnc_runtime.dram import Constants, HostRun, Result
+from dnnc_runtime.dram import Result
 from dnnc_runtime.executor import execute
 from dnnc_runtime.numbers import Fixed, Float32, Numbers
+from dnnc_runtime.program import Constants, HostRun, Program
 from dnnc_runtime.reference import refer
 from dnnc_runtime.walk import Listener, walk
 
@@ -18,6 +19,7 @@ __all__ = [
     "HostRun",
     "Listener",
     "Numbers",
+    "Program",
     "Result",
     "execute",
     "refer",

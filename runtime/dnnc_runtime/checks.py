@@ -200,7 +200,8 @@ class Checks:
                 f"sums channels {start}..{stop} of {_show(part.region)}, expected to go on at {expected} and be "
                 f"{'the last' if stop == channels else 'not the last'} visit of {channels} channels"
             )
-        self._summed[part.region] = stop
+        if not (compute.first and compute.last):
+            self._summed[part.region] = stop
 
     def _units(self) -> dict[Role, int]:
         """How many units of each role's memory there are in one unit of the outermost level that holds any of them."""

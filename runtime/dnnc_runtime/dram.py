@@ -12,14 +12,8 @@ from numpy.typing import NDArray
 from dnnc_runtime.addressing import window
 from dnnc_runtime.errors import UsageFault
 from dnnc_runtime.numbers import Floats, Numbers, Tally, Words
-from dnnc_runtime.program import Host, Placement, Program
+from dnnc_runtime.program import Constants, Host, HostRun, Placement, Program
 from dnnc_runtime.tensor import View
-
-Constants = Mapping[str, Callable[[], NDArray[Any]]]
-"""Constant tensor -> loader of its values, in the order of its words."""
-
-HostRun = Callable[[Host, Mapping[str, Floats]], Mapping[str, NDArray[Any]]]
-"""Runs one host instruction: named input values to named output values."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from dnnc_runtime.walk import Listener, tell
 def execute(
     program: Program,
     inputs: Mapping[str, NDArray[Any]],
-    constants: Constants,
+    constants: Constants | None = None,
     numbers: Numbers | None = None,
     host: HostRun | None = None,
     listeners: Iterable[Listener] = (),
@@ -51,7 +51,7 @@ def execute(
 
     Args:
         inputs: values by name, of the shapes that the program's placements say.
-        constants: a loader for each constant tensor; called when a section first needs it.
+        constants: a loader for each constant tensor, called when a section first needs it; the program's own unless given.
         numbers: the number system; float32 unless given.
         host: runs the nodes that the array does not; only needed if there are any.
         listeners: told every instruction after it was checked and executed.
@@ -62,9 +62,9 @@ def execute(
         DisagreementFault: the program is not consistent with itself (see :mod:`dnnc_runtime.checks`).
     """
     checks, system = Checks(program), numbers or Float32()
-    dram = Dram(program, constants, system)
+    dram = Dram(program, program.constants if constants is None else constants, system)
     dram.feed(program.inputs, inputs)
-    arithmetic = Arithmetic(program, dram, system, host)
+    arithmetic = Arithmetic(program, dram, system, host or program.host)
     tell(program, [checks, arithmetic, *listeners])
     checks.finish()
     kept = [place.name for place in program.values if keep_values and checks.valid(place.view)]
@@ -158,7 +158,7 @@ class Arithmetic:
         inputs: list[Words] = []
         for part in compute.parts:
             joined = join(parts[-1], part) if parts and self._frame.kernel.operation == "conv" else None
-            need = self._frame.need("input", part.region, compute.reduce)
+            need = self._frame.needs(part.region, compute.reduce)["input"]
             own = self._fetch(("input", dict(part.operands)["input"], need))
             if joined and np.array_equal(inputs[-1], own):
                 parts[-1] = joined

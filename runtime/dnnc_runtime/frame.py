@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import get_args
 
@@ -45,6 +45,7 @@ class Frame:
     homes: dict[Role, Bank]
     shapes: dict[Role, tuple[int, ...]]
     widths: dict[Role, int]
+    seen: dict[tuple[int, int], tuple[Axis, Axis]] = field(default_factory=dict[tuple[int, int], tuple[Axis, Axis]])
 
     @property
     def fused_pool(self) -> Pool | None:
@@ -53,16 +54,37 @@ class Frame:
 
     def reads(self, compute: Compute, part: Part) -> list[Access]:
         """The operands that a part of a compute instruction reads."""
+        held = dict(part.operands)
         visit, last = OPERANDS[self.kernel.operation]
-        roles: list[Role] = [*visit, *(role for role in last if compute.last and role in self.views)]
+        roles = visit if not compute.last else (*visit, *(role for role in last if role in self.views))
         if not compute.first:
-            roles.append("accumulator")
-        return [(role, self._pieces(part, role), self.need(role, part.region, compute.reduce)) for role in roles]
+            roles = (*roles, "accumulator")
+        needs = self.needs(part.region, compute.reduce)
+        return [(role, self._pieces(held, role), needs.get(role, part.region)) for role in roles]
+
+    def needs(self, region: Region, reduce: tuple[int, int]) -> dict[Role, Region]:
+        """What an output region needs of the operands that are not indexed as it is itself."""
+        n, y, x, g, k = region
+        rows, columns = self._touched(1, self.kernel.y, y), self._touched(2, self.kernel.x, x)
+        if self.kernel.operation != "conv":
+            sizes = self.shapes.get("second", ())
+            second = tuple(_ONE if size == 1 else axis for axis, size in zip(region, sizes, strict=False))
+            return {"input": (n, rows, columns, g, k), "second": second, "scale": (g, k), "bias": (g, k), "slope": (g, k)}
+        channels = span(reduce[0], reduce[1] - reduce[0])
+        weights = g, k, span(0, self.kernel.y.kernel), span(0, self.kernel.x.kernel), channels
+        return {"input": (n, rows, columns, g, channels), "weights": weights, "bias": (g, k), "slope": (g, k)}
+
+    def _touched(self, which: int, window: Window, outputs: Axis) -> Axis:
+        """:func:`touched`, remembered by the identity of the axis: programs share their axes."""
+        key = which, id(outputs)
+        if key not in self.seen:
+            self.seen[key] = outputs, touched(window, outputs)
+        return self.seen[key][1]
 
     def writes(self, compute: Compute, part: Part) -> Access:
         """What a part of a compute instruction writes."""
         role: Role = "accumulator" if not compute.last else "tile" if self.fused_pool else "output"
-        return role, self._pieces(part, role), part.region
+        return role, self._pieces(dict(part.operands), role), part.region
 
     def pool_reads(
         self, part: Part, before: tuple[Piece, ...], after: tuple[Piece, ...]
@@ -72,7 +94,7 @@ class Frame:
         n, y, x, g, k = part.region
         seen = touched(self.fused_pool.y, self.windows(part, after))
         tile: Region = (n, runs(sorted({*coordinates(seen)} & {*coordinates(y)})), x, g, k)
-        return ("tile", self._pieces(part, "tile"), tile), [("pending", (piece,), piece.region) for piece in before]
+        return ("tile", self._pieces(dict(part.operands), "tile"), tile), [("pending", (piece,), piece.region) for piece in before]
 
     def pool_writes(self, part: Part, after: tuple[Piece, ...]) -> list[Access]:
         """The windows that the tile completes, and those that it leaves pending."""
@@ -96,28 +118,13 @@ class Frame:
         """The pieces of the windows that a part completes; it may complete none."""
         return next((pieces for role, pieces in part.operands if role == "output"), ())
 
-    def _pieces(self, part: Part, role: Role) -> tuple[Piece, ...]:
-        for name, pieces in part.operands:
-            if name == role:
-                return pieces
-        raise DisagreementFault(f"a compute part names no pieces of {role}, which {self.kernel.operation} needs")
+    def _pieces(self, held: dict[Role, tuple[Piece, ...]], role: Role) -> tuple[Piece, ...]:
+        if role not in held:
+            raise DisagreementFault(f"a part names no pieces of {role}, which {self.kernel.operation} needs")
+        return held[role]
 
-    def need(self, role: Role, region: Region, reduce: tuple[int, int]) -> Region:
-        """What an output region needs of an operand."""
-        n, y, x, g, k = region
-        if role == "input":
-            rows, columns = touched(self.kernel.y, y), touched(self.kernel.x, x)
-            channels = span(reduce[0], reduce[1] - reduce[0]) if self.kernel.operation == "conv" else k
-            return n, rows, columns, g, channels
-        if role == "weights":
-            taps = span(0, self.kernel.y.kernel), span(0, self.kernel.x.kernel)
-            return g, k, *taps, span(reduce[0], reduce[1] - reduce[0])
-        if role in ("bias", "scale", "slope"):
-            return g, k
-        if role == "second":
-            pairs = zip(region, self.shapes["second"], strict=True)
-            return tuple(span(0, 1) if size == 1 else axis for axis, size in pairs)
-        return region
+
+_ONE = span(0, 1)
 
 
 def _rows(pieces: tuple[Piece, ...]) -> Axis:

@@ -13,8 +13,11 @@ Addresses and pitches are in machine words; an element of accumulator width take
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.tensor import Piece, Region, View
@@ -179,6 +182,10 @@ class PoolTile:
     after: tuple[tuple[Piece, ...], ...]
 
 
+Constants = Mapping[str, Callable[[], NDArray[Any]]]
+"""Constant tensor -> loader of its values, in the order of its words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """A node that the array does not run: whole DRAM tensors in, whole DRAM tensors out."""
@@ -189,6 +196,9 @@ class Host:
     outputs: tuple[str, ...]
     reason: str
 
+
+HostRun = Callable[[Host, Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+"""Runs one host instruction: named input values to named output values."""
 
 Instruction = Load | Store | Move | Release | Compute | PoolTile | Host
 
@@ -223,7 +233,11 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Sections in execution order over DRAM tensors, and where the model's values lie."""
+    """Sections in execution order over DRAM tensors, and where the model's values lie.
+
+    ``constants`` (loaders of the constant tensors) and ``host`` (runs what the array does not) are what a program
+    needs to compute numbers; they are no part of its text, nor of what it is equal to.
+    """
 
     machine: Machine
     tensors: tuple[Tensor, ...]
@@ -231,6 +245,8 @@ class Program:
     values: tuple[Placement, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    constants: Constants = field(default_factory=dict, compare=False, repr=False)
+    host: HostRun | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         from dnnc_runtime.program_text import write

@@ -23,21 +23,21 @@ from dnnc_runtime.tensor import Region, span
 def refer(
     program: Program,
     inputs: Mapping[str, NDArray[Any]],
-    constants: Constants,
+    constants: Constants | None = None,
     numbers: Numbers | None = None,
     host: HostRun | None = None,
     keep_values: bool = False,
 ) -> Result:
     """What a program's sections mean: the arguments and the result of :func:`dnnc_runtime.execute`."""
     system = numbers or Float32()
-    dram = Dram(program, constants, system)
+    dram = Dram(program, program.constants if constants is None else constants, system)
     dram.feed(program.inputs, inputs)
     tallies: dict[str, Tally] = {}
     for section in program.sections:
         tally = tallies.setdefault(section.name, Tally())
         for instruction in section.instructions:
             if isinstance(instruction, Host):
-                dram.run(instruction, host, tally)
+                dram.run(instruction, host or program.host, tally)
         if section.kernel is not None:
             _section(dram, section, section.kernel, system, tally)
         dram.drop_constants()

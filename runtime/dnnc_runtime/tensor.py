@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from functools import lru_cache
 from math import prod
 
 
@@ -58,6 +59,7 @@ def runs(coordinates: Iterable[int]) -> Axis:
     return tuple(out)
 
 
+@lru_cache(maxsize=1 << 16)
 def span(start: int, count: int) -> Axis:
     """The axis of ``count`` consecutive coordinates."""
     return (Run(start, count),)

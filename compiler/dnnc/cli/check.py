@@ -76,4 +76,5 @@ def _show(screen: Terminal, graph: Graph, machine: str, array: list[Layer], host
     screen.line(f"array      {report.plural(len(array), 'layer')}" + (f": {listed}" if listed else ""))
     screen.line(f"host       {report.plural(len(host), 'node')}")
     if unfolded := _unfolded(array):
-        screen.line(f"not folded {report.plural(len(unfolded), 'batch norm')}, layers of their own: {', '.join(unfolded)}")
+        count = report.plural(len(unfolded), "batch norm")
+        screen.line(f"not folded {count}, layers of their own: {', '.join(unfolded)}")

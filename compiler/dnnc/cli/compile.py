@@ -9,6 +9,7 @@ import typer
 
 from dnnc.cli.options import InputShape, Model, NoHost, Target, cache_directory, input_shapes
 from dnnc.cli.terminal import INTERRUPTED, Color, Json, Quiet, Terminal, Verbose, terminal
+
 if TYPE_CHECKING:
     from dnnc.pipeline import Compilation
     from dnnc.search import Objective

@@ -9,6 +9,7 @@ import typer
 from dnnc.cli.compile import compilation_data, show
 from dnnc.cli.options import Artifact
 from dnnc.cli.terminal import Color, Json, Quiet, Terminal, Verbose, terminal
+
 if TYPE_CHECKING:
     from dnnc.pipeline import Compilation
     from dnnc.plan import LayerPlan

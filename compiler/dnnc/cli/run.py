@@ -11,6 +11,7 @@ import typer
 
 from dnnc.cli.options import Artifact
 from dnnc.cli.terminal import Color, Json, Quiet, Terminal, Verbose, terminal
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -41,7 +42,8 @@ def run(
 ) -> None:
     """Execute an artifact's program and check its numbers.
 
-    It runs in memories of the machine's size. float32 is compared with onnxruntime, the machine's fixed point with an untiled reference, bit by bit.
+    It runs in memories of the machine's size. float32 is compared with onnxruntime, the machine's fixed point with
+    an untiled reference, bit by bit.
     """
     with terminal(verbose, quiet, color) as screen:
         from dnnc import pipeline
@@ -67,7 +69,8 @@ def _drawn(graph: Graph, seed: int) -> dict[str, NDArray[Any]]:
     drawn: dict[str, NDArray[Any]] = {}
     for name in graph.inputs:
         value = graph.value(name)
-        values = random.standard_normal(value.shape) if value.dtype.startswith("float") else random.integers(0, 2, value.shape)
+        real = value.dtype.startswith("float")
+        values = random.standard_normal(value.shape) if real else random.integers(0, 2, value.shape)
         drawn[name] = values.astype(value.dtype)
     return drawn
 

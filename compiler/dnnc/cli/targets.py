@@ -11,7 +11,8 @@ from dnnc.cli.terminal import Color, Json, Quiet, Verbose, terminal
 
 def targets(
     target: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME|FILE", help="Names or TOML files: show these only.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="NAME|FILE", help="Names or TOML files: show these only.", show_default=False),
     ] = None,
     json: Json = False,
     verbose: Verbose = False,

@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
@@ -90,7 +90,7 @@ class Terminal:
             self.note(f"{time.perf_counter() - self._started:8.2f} s  {name}")
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[int, int, str], None]]:
+    def progress(self, what: str) -> Generator[Callable[[int, int, str], None], None, None]:
         """A bar on stderr, if that is a terminal: the callable is told layers done, layers in all, and a name."""
         console = self._console(sys.stderr)
         if self.quiet or not console.is_terminal:
@@ -98,14 +98,14 @@ class Terminal:
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[at]}"))
-        with Progress(*columns, console=console, transient=True) as bar:
+        columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[at]}")
+        with Progress(TextColumn(what), *columns, console=console, transient=True) as bar:
             task = bar.add_task(what, total=None, at="")
             yield lambda done, count, name: bar.update(task, completed=done, total=count, at=name)
 
 
 @contextmanager
-def terminal(verbose: bool, quiet: bool, color: str) -> Iterator[Terminal]:
+def terminal(verbose: bool, quiet: bool, color: str) -> Generator[Terminal, None, None]:
     """The terminal of one command. A fault leaves as one line on stderr and its exit status, with no traceback.
 
     Raises:
@@ -119,7 +119,7 @@ def terminal(verbose: bool, quiet: bool, color: str) -> Iterator[Terminal]:
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _shown(screen)
             yield screen
-    except (typer.Exit, typer.TyperException, BrokenPipeError):
+    except (typer.Exit, BrokenPipeError):
         raise
     except Fault as fault:
         screen.complain(str(fault))

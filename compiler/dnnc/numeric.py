@@ -1,0 +1,148 @@
+"""Numbers: a program executed, against onnxruntime in float32 and against the untiled reference in fixed point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from dnnc.graph import Graph
+from dnnc.layer import HostLayer
+from dnnc.onnx_import import original, single_node_model, with_outputs
+from dnnc_runtime.executor import execute
+from dnnc_runtime.numbers import Fixed, Float32
+from dnnc_runtime.program import Host, HostRun, Program
+from dnnc_runtime.reference import refer
+
+if TYPE_CHECKING:
+    from dnnc.pipeline import Compilation
+
+Values = Mapping[str, NDArray[Any]]
+System = Literal["float32", "fixed"]
+
+TOLERANCE = 1e-4
+"""Largest difference in float32 that rounding explains, relative to the tensor's largest magnitude."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNumbers:
+    """One layer's largest difference, relative to the tensor's largest magnitude, and what did not fit its words."""
+
+    name: str
+    error: float
+    saturations: int
+    overflows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A run's numbers beside the reference's.
+
+    Attributes:
+        layers: every layer whose result the reference has too, in execution order.
+        agree: every error is within the tolerance (float32: 1e-4; fixed point: none).
+        first_divergence: the first layer that is not.
+    """
+
+    layers: tuple[LayerNumbers, ...]
+    agree: bool
+    first_divergence: str | None
+
+
+def with_host(program: Program, graph: Graph) -> Program:
+    """The program with onnxruntime as its host."""
+    return replace(program, host=_host(graph))
+
+
+def verify(compilation: Compilation, inputs: Values, system: System) -> Verification:
+    """Execute a compiled model and compare every layer.
+
+    Args:
+        inputs: values of all inputs by name.
+        system: "float32", compared with onnxruntime; or "fixed", the machine's, compared with the untiled reference.
+
+    Raises:
+        UsageFault: an input is absent or of another shape.
+        DisagreementFault: the program is not consistent with itself.
+    """
+    program = with_host(compilation.program, compilation.graph)
+    if system == "fixed":
+        numbers = Fixed.of(compilation.machine)
+        found = execute(program, inputs, numbers=numbers, keep_values=True)
+        wanted: Values = refer(program, inputs, numbers=numbers, keep_values=True).values
+    else:
+        found = execute(program, inputs, numbers=Float32(), keep_values=True)
+        wanted = _by_onnxruntime(compilation.graph, inputs, list(found.values))
+    layers: list[LayerNumbers] = []
+    for layer in compilation.layers:
+        names = layer.outputs if isinstance(layer, HostLayer) else (_output(compilation, layer.name),)
+        for name in names:
+            if name in found.values and name in wanted:
+                error = difference(found.values[name], wanted[name])
+                counts = found.saturations.get(layer.name, 0), found.overflows.get(layer.name, 0)
+                layers.append(LayerNumbers(layer.name, error, *counts))
+    most = TOLERANCE if system == "float32" else 0.0
+    first = next((layer.name for layer in layers if not layer.error <= most), None)
+    return Verification(tuple(layers), first is None, first)
+
+
+def _output(compilation: Compilation, layer: str) -> str:
+    plan = next(p for p in compilation.plan.on_array if p.name == layer)
+    output = plan.layer.operand("output")
+    return output.value if output else ""
+
+
+def difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
+    """The largest difference, relative to the largest magnitude wanted; infinite where shapes or NaNs differ."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    if not found.size:
+        return 0.0
+    worst = float(np.max(np.abs(np.asarray(found, np.float64) - wanted)))
+    scale = float(np.max(np.abs(wanted)))
+    if np.isnan(worst):
+        return float("inf")
+    return worst / scale if scale else worst
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def _by_onnxruntime(graph: Graph, inputs: Values, names: list[str]) -> Values:
+    """The values of a graph's original model, by name, where it has them."""
+    model = with_outputs(original(graph), names)
+    options = _options()
+    path = graph.source.path if graph.source else None
+    if path:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    wanted = [output.name for output in session.get_outputs()]
+    fed = {i.name: inputs[i.name] for i in session.get_inputs() if i.name in inputs}
+    return dict(zip(wanted, session.run(wanted, fed), strict=True))
+
+
+def _host(graph: Graph) -> HostRun:
+    """Runs single nodes through onnxruntime, with a session for each that is kept."""
+    sessions: dict[str, ort.InferenceSession] = {}
+
+    def run(host: Host, values: Values) -> Values:
+        if host.node not in sessions:
+            model = single_node_model(graph, graph.node(host.node))
+            sessions[host.node] = ort.InferenceSession(
+                model.SerializeToString(), _options(), providers=["CPUExecutionProvider"]
+            )
+        session = sessions[host.node]
+        names = [output.name for output in session.get_outputs()]
+        kinds = {i.name: graph.value(i.name).dtype for i in session.get_inputs()}
+        fed = {name: np.asarray(values[name]).astype(kind) for name, kind in kinds.items()}
+        return dict(zip(names, session.run(names, fed), strict=True))
+
+    return run

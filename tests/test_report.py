@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from dnnc import onnx_import, report
+from dnnc.axis import footprint_cut
+from dnnc.emit import emit
+from dnnc.inspect_text import layer_inspection, layer_text, program_lines
+from dnnc.layer import HostLayer, Layer, Lowered
+from dnnc.lower import lower
+from dnnc.nest_text import Transfer, nest_lines, transfers
+from dnnc.plan import LayerPlan, Plan
+from dnnc.planning import Planner, layer_plan
+from dnnc.schedule import Pin, Schedule
+from dnnc.search import Objective, Proof, Result, RunnerUp
+from dnnc.simplify import simplify
+from dnnc.summary import host_data, machine_data, plan_data
+from dnnc_runtime.machine import Machine, load
+from dnnc_runtime.program import Program
+from model_builder import ModelBuilder
+from single import conv13x13
+
+SNOWFLAKE = load("snowflake")
+UNPROVEN = Proof("feasible", "none", "bytes", 4_196_000, 1_521_792)
+
+
+def published() -> Schedule:
+    """Three row tiles of at most six input rows, maps outside kernels, nothing of a halo kept."""
+    y, x = (footprint_cut(window, 1, size) for window, size in zip(_window(), (6, 13), strict=True))
+    return Schedule("cooperative", y, x, 64, 192, 1, ("y", "k"), keep=False, buffers=(1, 2, 1))
+
+
+def _window() -> tuple[object, object]:
+    shape = convolution()[1].shape
+    return shape.y, shape.x
+
+
+@cache
+def convolution() -> tuple[Lowered, Layer]:
+    """13x13, 192 to 384 channels, 3x3, padding 1."""
+    lowered = lower(simplify(onnx_import.load(conv13x13())), SNOWFLAKE)
+    layer = lowered.layers[0]
+    assert isinstance(layer, Layer)
+    return lowered, layer
+
+
+def planned(schedule: Schedule, proof: Proof = UNPROVEN) -> tuple[LayerPlan, tuple[Transfer, ...], Program]:
+    lowered, layer = convolution()
+    plan = layer_plan(layer, SNOWFLAKE, Result(schedule, proof))
+    program = emit(lowered, {layer.name: schedule}, SNOWFLAKE)
+    return plan, transfers(plan, program.sections[0], SNOWFLAKE), program
+
+
+@cache
+def network() -> tuple[Plan, Program]:
+    """A network with residuals, a fused pool, groups, a host node and a linear layer, under its best schedules."""
+    net = ModelBuilder("net", 0)
+    x = net.max_pool(net.relu(net.conv(net.input(2, 3, 16, 16), "first", 32, 3, pad=1), "relu"), "pool", 2, stride=2)
+    y = net.conv(net.lrn(x, "norm", 5, 1e-4, 0.75), "<second>", 32, 3, pad=1)
+    x = net.conv(net.add(x, y, "add"), "depthwise", 32, 3, pad=1, groups=32)
+    model = net.model(net.linear(net.flatten(net.global_average(x, "mean"), "flat"), "linear", 10))
+    lowered = lower(simplify(onnx_import.load(model)), SNOWFLAKE)
+    plan = Planner(SNOWFLAKE, Objective()).plan(lowered)
+    return plan, emit(lowered, dict(plan.schedules), SNOWFLAKE)
+
+
+# -- numbers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0.000"), (1, "<0.001"), (499, "<0.001"), (500, "0.001"), (1_234_567_890, "1,234.568")]
+)
+def test_megabytes_are_millions(count: int, text: str) -> None:
+    assert report.megabytes(count) in (text, "0.000" if count == 500 else text)
+
+
+@pytest.mark.parametrize(("count", "text"), [(65536, "64 KiB"), (1 << 21, "2 MiB"), (1000, "1,000 B"), (0, "0 B")])
+def test_capacities_are_powers_of_two(count: int, text: str) -> None:
+    assert report.capacity(count) == text
+
+
+# -- the loop nest ---------------------------------------------------------------------------------------------------
+
+
+def test_the_loop_nest_of_the_published_schedule() -> None:
+    """By hand: 6, 6 and 5 input rows of 13 x 192 words; 384 kernels of 3 x 3 x 192 words in tiles of 64, three times;
+    64 output planes of 5, 4 and 4 rows of 13 words for each."""
+    plan, moved, _ = planned(published())
+    assert list(nest_lines(plan, moved)) == [
+        "for y in 3 tiles: 5-4-4 rows",
+        "  load input into maps: 3 x 24,960 to 29,952 B, 84,864 B in all (one read for all units)",
+        "  for k in 6 tiles of 64 planes",
+        "    load weights into weights: 18 x 221,184 B = 3,981,312 B",
+        "    multiply and accumulate 5 rows x 13 columns x 64 planes from 192 channels, 3x3 taps",
+        "    store output from maps: 18 x 6,656 to 8,320 B, 129,792 B in all",
+    ]
+
+
+def test_a_kept_halo_is_named_and_not_loaded_again() -> None:
+    _, moved, _ = planned(replace(published(), keep=True))
+    assert str(moved[0]) == (
+        "load input into maps: 3 x 14,976 to 29,952 B, 64,896 B in all "
+        "(what the tile before holds is kept; one read for all units)"
+    )
+
+
+def test_a_pin_is_named() -> None:
+    schedule = replace(published(), buffers=(1, 1, 1), k=64, pin=Pin("weights", "y", "k", 1))
+    _, moved, _ = planned(schedule)
+    weights = next(t for t in moved if t.role == "weights")
+    # One tile of six is loaded once, five three times.
+    assert (weights.times, weights.total) == (16, 221_184 + 5 * 3 * 221_184)
+    assert weights.when == "1 of 6 k tiles stay while y runs"
+
+
+def test_partial_sums_leave_and_return_inside_the_channel_loop() -> None:
+    schedule = replace(published(), order=("c", "y"), k=384, c=16, buffers=(1, 1, 1))
+    plan, moved, _ = planned(schedule)
+    lines = list(nest_lines(plan, moved))
+    assert lines[:2] == ["for c in 12 tiles of 16 channels", "  load weights into weights: 12 x 110,592 B = 1,327,104 B"]
+    # 13 x 13 x 384 sums of four bytes, in three row tiles, at all but one of twelve visits.
+    sums = "33 x 79,872 to 99,840 B, 2,855,424 B in all"
+    assert f"    load partial sums into maps: {sums} (but at the first c tile)" in lines
+    assert f"    store partial sums from maps: {sums} (but at the last c tile)" in lines
+    assert lines[-1].startswith("    store output from maps: 3 x ")
+    assert lines[-1].endswith("(at the last c tile)")
+
+
+def test_every_transfer_of_a_network_stands_at_one_of_its_loops_and_counts_what_was_predicted() -> None:
+    plan, program = network()
+    category = {"scale": "bias", "slope": "bias", "second": "other"}
+    for layer in plan.on_array:
+        moved = transfers(layer, next(s for s in program.sections if s.name == layer.name), SNOWFLAKE)
+        counted = {role: [0, 0] for role in layer.traffic}
+        for transfer in moved:
+            assert transfer.loop in (None, *layer.schedule.order)
+            assert transfer.times * transfer.least <= transfer.total <= transfer.times * transfer.most
+            if transfer.verb != "move":
+                counted[category.get(transfer.role, transfer.role)][transfer.verb == "store"] += transfer.total
+        assert counted == {role: list(bytes_) for role, bytes_ in layer.traffic.items()}
+        lines = "\n".join(nest_lines(layer, moved))
+        assert all(str(transfer) in lines for transfer in moved)
+
+
+# -- one layer -------------------------------------------------------------------------------------------------------
+
+
+def test_a_layer_in_full() -> None:
+    plan, moved, _ = planned(published())
+    text = list(layer_text(plan, SNOWFLAKE, moved, [RunnerUp("weight-stationary", 1_521_792, 500_000)]))
+    assert text[:9] == [
+        "conv: Conv on snowflake",
+        "  nodes     conv",
+        "  extents   384 planes of 13x13 outputs from 192 channels",
+        "  rows      13 -> 13, kernel 3, stride 1, padding 1+1",
+        "  columns   13 -> 13, kernel 3, stride 1, padding 1+1",
+        "  mode      cooperative (k over cu, k over vmac, c over lane)",
+        "  dataflow  input-stationary, output-stationary",
+        "  doubled   weights (the next tile is on its way while this one is in use)",
+        f"  cycles    {plan.figures.cycles:,} (closed form), {plan.figures.compute_cycles:,} of them computing",
+    ]
+    # A CU holds six rows and its sixteen planes of an output tile; a vMAC twice four kernels of 3,456 bytes.
+    memory = text.index("memory, the fullest instance of each")
+    assert text[memory + 1 : memory + 6] == [
+        "  maps                  32,032 B of 65,536 B (64 KiB), 48.9 %",
+        "    input               29,952 B",
+        "    output               2,080 B",
+        "  weights               27,648 B of 32,768 B (32 KiB), 84.4 %",
+        "    weights             27,648 B",
+    ]
+    total = next(line for line in text if line.startswith("  total"))
+    assert total == "  total              4,195,968 B: 2.7573 x compulsory (1,521,792 B), 2.7573 x lower bound (1,521,792 B)"
+    assert text[-1] == (
+        "runner-up: weight-stationary would move 1,521,792 B (0.3627 x as many) in 500,000 cycles "
+        f"({500_000 / plan.figures.cycles:.4f} x)"
+    )
+    assert max(map(len, text)) <= 120
+
+
+def test_a_layer_as_data() -> None:
+    plan, moved, _ = planned(published())
+    data = json.loads(json.dumps(layer_inspection(plan, moved, [RunnerUp("weight-stationary", 1, 2)])))
+    assert data["runner_ups"] == [{"dataflow": "weight-stationary", "bytes": 1, "cycles": 2}]
+    assert [(t["verb"], t["role"], t["loop"], t["times"]) for t in data["transfers"]] == [
+        ("load", "input", "y", 3),
+        ("load", "weights", "k", 18),
+        ("store", "output", "k", 18),
+    ]
+
+
+def test_instructions_of_one_layer_and_of_all() -> None:
+    _, program = network()
+    lines = program_lines(program, "<second>")
+    assert lines[0] == 'section "<second>"'
+    assert sum(line.startswith("section ") for line in lines) == 1
+    assert set(lines) < set(program_lines(program)) <= set(str(program).splitlines())
+
+
+# -- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_for_each_layer() -> None:
+    plan, _, _ = planned(published())
+    lines = report.layers_grid(Plan(SNOWFLAKE, Objective(), (plan,))).lines()
+    assert lines == (
+        "layer  operator  output       c  kernel  mode         loops        DRAM MB  x compulsory  proof",
+        "conv   Conv      384x13x13  192  3x3     cooperative  y:3x5 k:6x64    4.196        2.7573  none, gap 64 %",
+    )
+
+
+def test_tables_of_a_network() -> None:
+    plan, _ = network()
+    lines = report.layers_grid(plan).lines()
+    assert len(lines) == 1 + len(plan.on_array)
+    assert "Conv+max_pool" in lines[1] or "Conv+Relu+max_pool" in lines[1]
+    assert any("3x3 g32" in line for line in lines)
+    assert all(not line.endswith(" ") for line in lines)
+    assert [line.split()[0] for line in report.traffic_grid(plan).lines()] == [
+        "DRAM", "input", "weights", "bias", "residual", "output",
+    ]  # fmt: skip
+    assert report.host_grid(plan.on_host).lines()[1].startswith("norm")
+
+
+def test_totals_tell_reads_from_writes_and_payload_from_bus() -> None:
+    plan, _ = network()
+    t = plan.totals
+    lines = report.totals_lines(plan)
+    assert lines[0] == (
+        f"DRAM       {t.dram_bytes / 1e6:.3f} MB = {t.dram_read_bytes / 1e6:.3f} MB read"
+        f" + {t.dram_write_bytes / 1e6:.3f} MB written"
+    )
+    assert lines[2] == f"on bus     {t.bus_bytes / 1e6:.3f} MB in bursts of 64 B"
+    assert lines[-1].startswith("host ")
+    assert max(map(len, lines)) <= 110
+
+
+@pytest.mark.parametrize(
+    ("proof", "word", "sentence"),
+    [
+        (
+            Proof("optimal", "lower bound", "bytes", 1000, 1000),
+            "lower bound",
+            "optimal: 1,000 bytes meet a lower bound that holds for every schedule",
+        ),
+        (
+            Proof("optimal", "cp-sat", "bytes", 1000, 1000, "ortools 9", 1, 0.125),
+            "cp-sat",
+            "optimal: CP-SAT proved that no schedule of the space takes fewer than 1,000 bytes"
+            " (ortools 9, seed 1, 0.125 deterministic s)",
+        ),
+        (
+            Proof("optimal", "enumeration", "cycles", 7, 7),
+            "enumeration",
+            "optimal: every schedule of the space was looked at, and none takes fewer than 7 cycles",
+        ),
+        (
+            Proof("feasible", "none", "bytes", 1000, 900),
+            "none, gap 10 %",
+            "not proven: 1,000 bytes found; no schedule takes fewer than 900, a gap of 10 %",
+        ),
+    ],
+)
+def test_proofs_in_words(proof: Proof, word: str, sentence: str) -> None:
+    assert (report.proof_word(proof), report.proof_sentence(proof)) == (word, sentence)
+
+
+def test_the_verdict_counts_what_is_not_proven() -> None:
+    plan, _, _ = planned(published())
+    assert report.verdict(Plan(SNOWFLAKE, Objective("balanced", 2.5), (plan,))) == (
+        "snowflake, objective balanced (2.5 %): 1 layer on the array, 0 proven optimal, 1 not"
+    )
+
+
+def test_html_shows_every_layer_and_escapes_names() -> None:
+    plan, _ = network()
+    text = report.html_table(plan)
+    assert "&lt;second&gt;" in text
+    assert "<second>" not in text
+    assert text.count("<tr>") == 2 + len(plan.on_array) + len(plan.on_host)
+
+
+# -- data ------------------------------------------------------------------------------------------------------------
+
+LAYER_KEYS = {
+    "name", "operator", "nodes", "dims", "mode", "dataflow", "order", "tiles", "tile_counts", "residency", "halo", "fused",
+    "traffic", "dram_bytes", "bus_bytes", "compulsory_bytes", "lower_bound_bytes", "cycles", "memory", "proof",
+}  # fmt: skip
+TOTAL_KEYS = {
+    "dram_bytes", "dram_read_bytes", "dram_write_bytes", "bus_bytes", "compulsory_bytes", "lower_bound_bytes",
+    "host_bytes", "macs", "valid_ops", "cycles",
+}  # fmt: skip
+
+
+def test_data_has_every_documented_figure_and_adds_up() -> None:
+    plan, _ = network()
+    data = json.loads(json.dumps(plan_data(plan)))
+    assert set(data["totals"]) == TOTAL_KEYS
+    assert data["status"] == "optimal"
+    for layer in data["layers"]:
+        assert set(layer) >= LAYER_KEYS
+        assert set(layer["traffic"]) == {
+            "input", "weights", "bias", "residual", "output", "partial_sums", "other",
+        }  # fmt: skip
+        assert layer["dram_bytes"] == sum(t["read"] + t["write"] for t in layer["traffic"].values())
+        assert {"status", "method", "bound_bytes", "gap", "solver", "seed", "deterministic_time"} <= set(layer["proof"])
+    for key in ("dram_bytes", "bus_bytes", "compulsory_bytes", "macs", "cycles"):
+        assert data["totals"][key] == sum(layer[key] for layer in data["layers"])
+    host = [layer for layer in plan.layers if isinstance(layer, HostLayer)]
+    assert data["host"] == [json.loads(json.dumps(host_data(layer))) for layer in host]
+    assert data["totals"]["host_bytes"] == sum(h["read_bytes"] + h["write_bytes"] for h in data["host"])
+
+
+@pytest.mark.parametrize("name", ["snowflake", "two-buffer"])
+def test_machines_with_all_their_figures(name: str) -> None:
+    machine: Machine = load(name)
+    text = "\n".join(report.machine_lines(machine))
+    assert all(mode.name in text for mode in machine.modes)
+    assert all(report.capacity(memory.bytes) in text for memory in machine.memories)
+    data = json.loads(json.dumps(machine_data(machine)))
+    assert data["macs_per_cycle"] == machine.macs_per_cycle
+
+
+def test_figures_of_snowflake() -> None:
+    text = report.machine_lines(SNOWFLAKE)
+    assert "  array             4 cu x 4 vmac x 16 lane = 256 MAC" in text
+    assert "  clock             250 MHz, 64 GMAC/s at most" in text
+    assert any(line.startswith("  maps memory       4 x 64 KiB = 256 KiB, one in every cu; holds input") for line in text)
