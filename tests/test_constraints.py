@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from textwrap import dedent
@@ -217,7 +216,7 @@ def written(s: Schedule) -> str:
 
 
 @given(st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_the_best_schedule_is_replayed_from_a_file(data: st.DataObject) -> None:
     shape, machine = data.draw(arrays(largest=6, planes=5)).shape, data.draw(machines(sizes=(64, 256, 4096)))
     found = best(Space(shape, machine))
@@ -227,7 +226,7 @@ def test_the_best_schedule_is_replayed_from_a_file(data: st.DataObject) -> None:
     again = best(Space(shape, machine, asked))
     assert again is not None
     assert (again.bytes, again.cycles) == (found.bytes, found.cycles)
-    assert replace(again.schedule, follow=found.schedule.follow) == found.schedule
+    assert again.schedule == found.schedule
 
 
 def test_moves_may_be_asked_for() -> None:

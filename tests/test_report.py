@@ -30,13 +30,9 @@ UNPROVEN = Proof("feasible", "none", "bytes", 4_196_000, 1_521_792)
 
 def published() -> Schedule:
     """Three row tiles of at most six input rows, maps outside kernels, nothing of a halo kept."""
-    y, x = (footprint_cut(window, 1, size) for window, size in zip(_window(), (6, 13), strict=True))
-    return Schedule("cooperative", y, x, 64, 192, 1, ("y", "k"), keep=False, buffers=(1, 2, 1))
-
-
-def _window() -> tuple[object, object]:
     shape = convolution()[1].shape
-    return shape.y, shape.x
+    y, x = footprint_cut(shape.y, 1, 6), footprint_cut(shape.x, 1, 13)
+    return Schedule("cooperative", y, x, 64, 192, 1, ("y", "k"), keep=False, buffers=(1, 2, 1))
 
 
 @cache
@@ -75,7 +71,7 @@ def network() -> tuple[Plan, Program]:
     ("count", "text"), [(0, "0.000"), (1, "<0.001"), (499, "<0.001"), (500, "0.001"), (1_234_567_890, "1,234.568")]
 )
 def test_megabytes_are_millions(count: int, text: str) -> None:
-    assert report.megabytes(count) in (text, "0.000" if count == 500 else text)
+    assert report.megabytes(count) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(65536, "64 KiB"), (1 << 21, "2 MiB"), (1000, "1,000 B"), (0, "0 B")])
@@ -207,7 +203,7 @@ def test_a_line_for_each_layer() -> None:
     plan, _, _ = planned(published())
     lines = report.layers_grid(Plan(SNOWFLAKE, Objective(), (plan,))).lines()
     assert lines == (
-        "layer  operator  output       c  kernel  mode         loops        DRAM MB  x compulsory  proof",
+        "layer  operator  output       c  kernel  mode         loops         DRAM MB  x compulsory  proof",
         "conv   Conv      384x13x13  192  3x3     cooperative  y:3x5 k:6x64    4.196        2.7573  none, gap 64 %",
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 from dnnc_runtime.program import Window
@@ -112,6 +113,11 @@ def _even_sizes(longest: int) -> list[int]:
     return sorted({-(-longest // n) for n in range(1, longest + 1)}, reverse=True)
 
 
+def uniform_cut(window: Window, units: int, size: int) -> Cut:
+    """The cut whose tiles have ``size`` outputs, a block's last one perhaps fewer."""
+    return _even_cut(blocks(window.out, units), "uniform", size)
+
+
 def _even_cut(made: tuple[Tile, ...], style: Style, size: int) -> Cut:
     return Cut(style, size, tuple(tuple(_uniform(block, size)) for block in made))
 
@@ -174,7 +180,7 @@ def halo(window: Window, cut: Cut, move: bool) -> Halo | None:
     if not move:
         return Halo(need, tuple(received), (), cut.steps)
     whole = [_union(block) for block in need]
-    shared = [a & b for a, b in zip(whole, whole[1:], strict=False)]
+    shared = [a & b for a, b in pairwise(whole)]
     if not any(shared) or any(a & b for a, b in zip(whole, whole[2:], strict=False)):
         return None
     sent: list[tuple[int, int, int, int]] = []

@@ -18,6 +18,9 @@ from dnnc.traffic import Array, Model, Tiles
 Plane = list[tuple[Array, Array]]
 """The tiles of a plane axis: (how many, size) pairs."""
 
+Loaded = tuple[Array, Array, Array]
+"""What is loaded along an axis: rows, their bursts where whole rows are one run, and loads of the whole axis."""
+
 
 class Timing:
     """Bus bytes and cycles of one layer on one machine under one structure."""
@@ -56,7 +59,7 @@ class Timing:
         return [(t.trips[dim] - 1, t.size(dim)), (1, t.last(dim))]
 
     def _map(
-        self, dense: int, groups: Plane, channels: Plane, whole: tuple[bool, bool, Array],
+        self, dense: int, groups: Plane, channels: Plane, whole: tuple[bool, bool], full: Array,
         counts: tuple[Array, Array], runs: tuple[Array, Array], extent: int, width: int | None = None,
     ) -> Array:  # fmt: skip
         """Bursts of a feature map's transfers.
@@ -64,7 +67,8 @@ class Timing:
         Args:
             dense: axes of the map that merge when whole, from the channels outwards.
             groups, channels: tiles of the two channel axes.
-            whole: whether groups, channels and columns are taken whole.
+            whole: whether groups and channels are taken whole.
+            full: how many column tiles take all columns.
             counts: rows and columns transferred, summed over tiles.
             runs: bursts of the rows where a tile's rows are one run, and of the columns likewise.
             extent: columns of the whole map.
@@ -84,65 +88,68 @@ class Timing:
         pixel = of_groups * of_channels
         if dense < 3:
             return rows * columns * self._bursts(pixel, width)
-        of_rows = runs[0] if dense > 3 else rows * self._bursts(extent * pixel, width)
-        return np.where(np.asarray(whole[2]) > 0, of_rows, rows * runs[1])
+        if dense < 4:
+            return rows * runs[1]
+        return rows * runs[1] + full * (runs[0] - rows * self._bursts(extent * pixel, width))
 
     def _input(self, t: Tiles) -> Array:
         pin, kept = self.structure.pin, self.model.kept
         if not pin or pin[0] != "input":
-            rows, columns = (t.pins(d, "rest", 0, kept(d)) for d in ("y", "x"))
-            runs = [t.pins(d, "rest_bursts", 0, kept(d)) for d in ("y", "x")]
-            part = self._input_part(t, (rows, columns), (runs[0], runs[1]), t.at("x", "whole"), {})
-            return self.model.passes("input", t) * part
+            of_rows, of_columns = (self._rest(t, d, 0, kept(d)) for d in ("y", "x"))
+            return self.model.passes("input", t) * self._input_part(t, of_rows, of_columns, {})
         dim = pin[2]
         once, rest = self._pinned_axes(t, dim)
-        held = {dim: [(t.pinned, t.size(dim))]} if dim in ("c", "g") else {}
-        left = {dim: [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]} if held else {}
-        whole = t.at("x", "whole")
-        return self._input_part(t, once[0], once[1], whole, held) + self.model.unpinned_passes(
-            "input", t
-        ) * self._input_part(t, rest[0], rest[1], whole, left)
+        held: dict[Dim, Plane] = {dim: [(t.pinned, t.size(dim))]} if dim in ("c", "g") else {}
+        left: dict[Dim, Plane] = {dim: [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]} if held else {}
+        again = self.model.unpinned_passes("input", t)
+        return self._input_part(t, *once, held) + again * self._input_part(t, *rest, left)
 
-    def _pinned_axes(self, t: Tiles, dim: Dim) -> tuple[tuple[tuple[Array, Array], tuple[Array, Array]], ...]:
-        """((rows, columns), (their bursts)) of the pinned tiles and of a pass over the others."""
-        once: list[tuple[Array, Array]] = []
-        rest: list[tuple[Array, Array]] = []
+    def _rest(self, t: Tiles, axis: Dim, pinned: Array, keep: bool) -> Loaded:
+        """What a pass over the tiles that are not pinned loads along an axis."""
+        rows, bursts, full = (t.pins(axis, name, pinned, keep) for name in ("rest", "rest_bursts", "rest_full"))
+        return rows, bursts, full
+
+    def _pinned_axes(self, t: Tiles, dim: Dim) -> tuple[tuple[Loaded, Loaded], tuple[Loaded, Loaded]]:
+        """What is loaded of (rows, columns): the pinned tiles, and a pass over the others."""
+        once: list[Loaded] = []
+        rest: list[Loaded] = []
         for axis in ("y", "x"):
-            keep = self.model.kept(axis)
             if axis == dim:
-                once.append((t.pins(axis, "once", t.pinned), t.pins(axis, "once_bursts", t.pinned)))
-                rest.append((t.pins(axis, "rest", t.pinned, keep), t.pins(axis, "rest_bursts", t.pinned, keep)))
-                continue
-            if self.structure.inside(axis, "k"):
-                once.append((t.at(axis, "union"), t.at(axis, "union_bursts")))
+                rows, bursts, full = (t.pins(axis, name, t.pinned) for name in ("once", "once_bursts", "once_full"))
+                once.append((rows, bursts, full))
+            elif self.structure.inside(axis, "k"):
+                once.append((t.at(axis, "union"), t.at(axis, "union_bursts"), t.at(axis, "union_full")))
             else:
-                once.append((t.pins(axis, "rest", 0, False), t.pins(axis, "rest_bursts", 0, False)))
-            rest.append((t.pins(axis, "rest", 0, keep), t.pins(axis, "rest_bursts", 0, keep)))
-        (a, b), (c, d) = once, rest
-        return ((a[0], b[0]), (a[1], b[1])), ((c[0], d[0]), (c[1], d[1]))
+                once.append(self._rest(t, axis, 0, False))
+            rest.append(self._rest(t, axis, t.pinned if axis == dim else 0, self.model.kept(axis)))
+        return (once[0], once[1]), (rest[0], rest[1])
 
-    def _input_part(
-        self, t: Tiles, counts: tuple[Array, Array], runs: tuple[Array, Array], whole: Array, part: dict[Dim, Plane]
-    ) -> Array:
+    def _input_part(self, t: Tiles, rows: Loaded, columns: Loaded, part: dict[Dim, Plane]) -> Array:
         if self.shape.kind == "vector":
             groups: Plane = [(1, 1)]
             channels, channel = self._tiles(t, "k"), "k"
         else:
             groups, channels, channel = part.get("g", self._tiles(t, "g")), part.get("c", self._tiles(t, "c")), "c"
-        flags = ("g" not in self.order or self.shape.kind == "vector", channel not in self.order, whole)
-        return self._map(self.dense.get("input", 0), groups, channels, flags, counts, runs, self.shape.x.size)
+        flags = ("g" not in self.order or self.shape.kind == "vector", channel not in self.order)
+        counts, runs = (rows[0], columns[0]), (rows[1], columns[1])
+        return self._map(
+            self.dense.get("input", 0), groups, channels, flags, columns[2], counts, runs, self.shape.x.size
+        )
 
     def _stored(self, t: Tiles, role: str, rows_column: str) -> Array:
         """Bursts of all tiles of an output-shaped tensor, once."""
         pooled, wide = role == "output", role == "partial_sums"
         column = {"output": "out_bursts", "residual": "tile_bursts", "partial_sums": "wide_bursts"}[role]
-        rows, columns = (self.shape.out_rows, self.shape.out_columns) if pooled else (self.shape.y.out, self.shape.x.out)
-        flags = ("g" not in self.order, "k" not in self.order, 0 if "x" in self.order else 1)
+        rows, columns = (
+            (self.shape.out_rows, self.shape.out_columns) if pooled else (self.shape.y.out, self.shape.x.out)
+        )
+        flags = ("g" not in self.order, "k" not in self.order)
         return self._map(
             5 if wide else self.dense.get(role, 0),
             self._tiles(t, "g"),
             self._tiles(t, "k"),
             flags,
+            0 if "x" in self.order else 1,
             (self.shape.n * rows, columns),
             (t.at("y", rows_column), t.at("x", column)),
             columns,
@@ -158,7 +165,8 @@ class Timing:
             self.dense.get("second", 0),
             [(1, 1)],
             self._tiles(t, "k") if k else [(1, 1)],
-            (True, not (k and "k" in self.order), 0 if x and "x" in self.order else 1),
+            (True, not (k and "k" in self.order)),
+            0 if x and "x" in self.order else 1,
             (rows, columns),
             (
                 t.at("y", "second_bursts") if y else rows * self._bursts(columns * pixel),
@@ -181,7 +189,8 @@ class Timing:
 
     def _weights(self, t: Tiles) -> Array:
         pin, model = self.structure.pin, self.model
-        tiles = {d: self._tiles(t, d) for d in ("g", "k", "c")}
+        planes: tuple[Dim, ...] = ("g", "k", "c")
+        tiles: dict[Dim, Plane] = {d: self._tiles(t, d) for d in planes}
         if not pin or pin[0] != "weights":
             return model.passes("weights", t) * self._weight_part(tiles)
         _, loop, dim = pin
@@ -221,9 +230,7 @@ class Timing:
 
     def _mac_cycles(self, t: Tiles) -> Array:
         deal = self.structure.deal
-        passes = sum(
-            a * b * deal.passes(g, k) for a, g in self._tiles(t, "g") for b, k in self._tiles(t, "k")
-        )
+        passes = sum(a * b * deal.passes(g, k) for a, g in self._tiles(t, "g") for b, k in self._tiles(t, "k"))
         return t.at("y", "taps") * self._trace_cycles(t) * passes
 
     def _trace_cycles(self, t: Tiles) -> Array:

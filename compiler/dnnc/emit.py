@@ -8,7 +8,7 @@ from math import prod
 from dnnc.emit_input import InputSide
 from dnnc.emit_output import OutputSide, Share
 from dnnc.emit_planes import ParameterSide, WeightSide
-from dnnc.layer import HostLayer, Layer, Lowered
+from dnnc.layer import HostLayer, Lowered
 from dnnc.nest import Index, Nest
 from dnnc.places import Range, Unit, interval
 from dnnc.schedule import Schedule

@@ -40,7 +40,9 @@ class InputSide:
         self._areas = [Area(base, self._columns, self._channels) for _ in nest.row_units]
         self._spare = base + self._words
         pinned = base + nest.places.words["input"] - self._pinned_words - self._side_words
-        self._sides = [Area(pinned + self._pinned_words, self._side_columns, self._side_channels) for _ in nest.row_units]
+        self._sides = [
+            Area(pinned + self._pinned_words, self._side_columns, self._side_channels) for _ in nest.row_units
+        ]
         self._side_key: object = None
         self._sent: set[tuple[int, int, int, int, int]] = set()
         self._side_offsets: dict[tuple[int, int], int] = {}
@@ -193,9 +195,11 @@ class InputSide:
         if self.vector:
             g, c = (0, 1), self.nest.plane("k", index["k"])
         transfers.append((interval((n, 1)), axis(rows), axis(columns), interval(g), interval(c)))
-        for ys, xs in area.boxes(n, rows, columns):
-            for held in self._holdings(index, u):
-                pieces.append(self._piece(area, held, held.instances, n, ys, xs, held.groups, held.channels))
+        pieces.extend(
+            self._piece(area, held, held.instances, n, ys, xs, held.groups, held.channels)
+            for ys, xs in area.boxes(n, rows, columns)
+            for held in self._holdings(index, u)
+        )
 
     def _piece(
         self, area: Area, held: Holding, instances: tuple[int, ...], n: int, ys: tuple[int, ...], xs: tuple[int, ...],
@@ -272,28 +276,19 @@ class InputSide:
 
     def _load_pinned(self, index: Index) -> Iterator[Instruction]:
         assert self.pin
-        key = self.nest.outside(self.pin.loop, index)
-        if key != self._pin_key:
-            self._pin_key = key
-            self._pin_groups, self._pinned_tiles = {}, set()
-            for area in self._pins:
-                area.rows, area.columns = {}, {}
+        self._renew_pins(index)
         tile = tuple(index[d] for d in self.relevant)
         if tile in self._pinned_tiles:
             return
         self._pinned_tiles.add(tile)
-        n, step = self.nest.image(index)
-        inside = self.nest.model.structure.inside
+        n, _ = self.nest.image(index)
         columns = self.nest.in_columns(index["x"])
-        if inside("x", "k"):
+        if self.nest.model.structure.inside("x", "k"):
             columns &= ~_all(self.nest.in_columns(i) for i in range(index["x"]))
         transfers: list[Region] = []
         pieces: list[Piece] = []
         for u, area in enumerate(self._pins):
-            need = self.nest.halo.need[u]
-            rows = need[step] if step < len(need) else 0
-            if inside("y", "k"):
-                rows &= ~_all(need[:step])
+            rows = self._added_rows(u, index)
             for y in listed(rows):
                 area.rows.setdefault((n, y), len(area.rows))
             for x in listed(columns):
@@ -302,6 +297,25 @@ class InputSide:
                 self._transfer_pinned(index, u, area, listed(rows), listed(columns), transfers, pieces)
         if pieces:
             yield Load("input", self.memory, "word", tuple(transfers), tuple(pieces))
+
+    def _renew_pins(self, index: Index) -> None:
+        """Forget the pinned tiles where a loop outside the pinned one has moved on."""
+        assert self.pin
+        key = self.nest.outside(self.pin.loop, index)
+        if key == self._pin_key:
+            return
+        self._pin_key = key
+        self._pin_groups, self._pinned_tiles = {}, set()
+        for area in self._pins:
+            area.rows, area.columns = {}, {}
+
+    def _added_rows(self, unit: int, index: Index) -> int:
+        """Rows of a pinned tile that no pinned tile before it has."""
+        _, step = self.nest.image(index)
+        need = self.nest.halo.need[unit]
+        if step >= len(need):
+            return 0
+        return need[step] & ~_all(need[:step]) if self.nest.model.structure.inside("y", "k") else need[step]
 
     def _transfer_pinned(
         self, index: Index, u: int, area: Area, rows: tuple[int, ...], columns: tuple[int, ...],

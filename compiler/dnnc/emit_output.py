@@ -142,18 +142,16 @@ class PoolSide:
         assert steps
         shares = self.output.shares(index)
         stored: list[Piece] = []
-        transfers: list[Region] = []
         rows = sorted({share.unit.row for share in shares}, reverse=True)
         together = [rows] if not steps.heads else [[u] for u in rows]
         for units in together:
             mine = [share for share in shares if share.unit.row in units]
             yield self._tile(index, mine, stored)
             yield from self._send(index, n, step, units)
-        for u in sorted(rows):
-            if complete := steps.complete[u][step]:
-                transfers.append(self._region(n, complete, *self._planes(index)))
         if stored:
-            yield Store("output", self.output.memory, "word", tuple(transfers), tuple(stored))
+            complete = (steps.complete[u][step] for u in sorted(rows))
+            transfers = tuple(self._region(n, windows, *self._planes(index)) for windows in complete if windows)
+            yield Store("output", self.output.memory, "word", transfers, tuple(stored))
 
     def _planes(self, index: Index) -> tuple[Range, Range]:
         return self.nest.plane("g", index["g"]), self.nest.plane("k", index["k"])

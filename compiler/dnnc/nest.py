@@ -34,10 +34,12 @@ class Nest:
 
     @property
     def model(self) -> Model:
+        """The closed forms."""
         return self.located[0]
 
     @property
     def tiles(self) -> Tiles:
+        """The schedule's tiles, as the closed forms index them."""
         return self.located[1]
 
     @cached_property
@@ -142,7 +144,9 @@ class Nest:
         if other < own:
             return [Unit(unit.row, unit.plane // planes, unit.group // groups)]
         return [
-            Unit(unit.row, unit.plane * planes + p, unit.group * groups + g) for p in range(planes) for g in range(groups)
+            Unit(unit.row, unit.plane * planes + p, unit.group * groups + g)
+            for p in range(planes)
+            for g in range(groups)
         ]
 
 

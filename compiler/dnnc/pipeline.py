@@ -14,11 +14,11 @@ from dnnc_runtime.machine import Machine
 from dnnc_runtime.machine import load as load_machine
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from dnnc.agreement import Agreement
     from dnnc.constraints import Constraints
     from dnnc.graph import Graph
-    from numpy.typing import NDArray
-
     from dnnc.layer import HostLayer, Lowered
     from dnnc.numeric import System, Values, Verification
     from dnnc.planning import Planner, Progress

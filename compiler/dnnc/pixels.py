@@ -29,7 +29,7 @@ def merge_pixels(layer: Layer) -> Layer:
     pixels = shape.y.out * shape.x.out
     y, x = Window(pixels, pixels), Window(1, 1)
     operands = tuple(_merged(operand) if operand.role in MAPS else operand for operand in layer.operands)
-    views = {operand.role: operand.view for operand in operands}
+    views: dict[str, View] = {operand.role: operand.view for operand in operands}
     dense = tuple((role, dense_axes(views[role]) if role in MAPS else merged) for role, merged in shape.dense)
     second = shape.second and (shape.second[0], shape.second[1], False, shape.second[3])
     merged = replace(shape, y=y, x=x, dense=dense, second=second)

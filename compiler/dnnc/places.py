@@ -55,7 +55,10 @@ class Dealt:
     def planes(self, unit: Unit, level: int, g: Range, k: Range) -> list[tuple[Range, Range]]:
         """The (groups, planes) boxes of a (g, k) tile that a unit's share of planes consists of."""
         if not self.deal.joint:
-            mine = self._block(g, self.deal.groups, level, unit.group), self._block(k, self.deal.planes, level, unit.plane)
+            mine = (
+                self._block(g, self.deal.groups, level, unit.group),
+                self._block(k, self.deal.planes, level, unit.plane),
+            )
             return [mine] if mine[0][1] and mine[1][1] else []
         per_group = self.deal.k_per_group
         first, count = self._block((0, g[1] * per_group), self.deal.planes, level, unit.plane)

@@ -99,7 +99,7 @@ class Plan:
 
     @property
     def status(self) -> str:
-        """"optimal" if every layer's schedule is proven so, else "feasible"."""
+        """ "optimal" if every layer's schedule is proven so, else "feasible"."""
         return "optimal" if all(layer.proof.status == "optimal" for layer in self.on_array) else "feasible"
 
     @property

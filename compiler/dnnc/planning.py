@@ -117,7 +117,9 @@ class Planner:
             for m in lacking
         )
         under = f" under {asked}" if asked else ""
-        return CapacityFault(f"layer {layer.name!r} ({layer.operator}) does not fit {self.machine.name}{under}: {needs}")
+        return CapacityFault(
+            f"layer {layer.name!r} ({layer.operator}) does not fit {self.machine.name}{under}: {needs}"
+        )
 
 
 def layer_plan(layer: Layer, machine: Machine, result: Result) -> LayerPlan:

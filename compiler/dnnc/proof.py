@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from ortools.sat.python import cp_model
 
-from dnnc.schedule import DIMS, Dim
+from dnnc.schedule import DIMS, Dim, Ints
 from dnnc.space import Space, active_sets, grid
-from dnnc.tables import Ints
 from dnnc.traffic import MEMORY_ROLE, Array, Model, Structure, Tiles
 
 SEED = 1
@@ -168,9 +167,7 @@ def _table(values: Array) -> Ints:
     return array.reshape((1,) * (len(DIMS) - array.ndim) + array.shape)
 
 
-def _add(
-    model: cp_model.CpModel, index: list[cp_model.IntVar], term: Ints, spare: int | None
-) -> cp_model.LinearExprT:
+def _add(model: cp_model.CpModel, index: list[cp_model.IntVar], term: Ints, spare: int | None) -> cp_model.LinearExprT:
     """A term as an expression: its value is its entry at the index; entries that alone exceed the rest are left out."""
     axes = [a for a in range(term.ndim) if term.shape[a] > 1]
     least = int(term.min())

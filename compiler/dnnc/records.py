@@ -160,7 +160,7 @@ def restore(stored: ScheduleRecord, space: Space) -> Schedule:
 def _restored(stored: CutRecord, window: Window, units: int, dim: Dim) -> Cut:
     try:
         cut = cut_of(window, units, stored.style, stored.size)
-    except StopIteration:
+    except ValueError:
         raise Damaged(f"{dim} has no uniform cut of size {stored.size}") from None
     if cut.steps != stored.steps:
         raise Damaged(f"the cut of {dim} has {cut.steps} steps, not {stored.steps}")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc.axis import Cut, cuts, footprint_cut
+from dnnc.axis import Cut, footprint_cut, uniform_cut
 from dnnc.layer import Shape
 from dnnc_runtime.machine import Machine
 
@@ -157,9 +157,7 @@ def _deal(name: str, spread: tuple[str, ...], shape: Shape, machine: Machine) ->
 
 def cut_of(window: Any, units: int, style: str, size: int) -> Cut:
     """The cut of a style and size: a footprint in input coordinates, or a uniform tile in outputs."""
-    if style == "footprint":
-        return footprint_cut(window, units, size)
-    return next(c for c in cuts(window, units, "uniform") if c.size == size)
+    return (footprint_cut if style == "footprint" else uniform_cut)(window, units, size)
 
 
 def dataflow(order: tuple[Dim, ...]) -> tuple[str, ...]:

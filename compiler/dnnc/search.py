@@ -12,7 +12,7 @@ from dnnc.cycles import Timing
 from dnnc.enumerate import Found, best, quickest_legal
 from dnnc.layer import Shape
 from dnnc.schedule import Schedule, dataflow
-from dnnc.space import Limits, Space, locate
+from dnnc.space import ANYTHING, Limits, Space, locate
 from dnnc.tables import valid_taps
 from dnnc.traffic import compulsory
 from dnnc_runtime.machine import Machine
@@ -84,7 +84,7 @@ class NoSchedule(Exception):
 
 
 def optimize(
-    shape: Shape, machine: Machine, limits: Limits = Limits(), objective: Objective = Objective(), limit: float = 60.0
+    shape: Shape, machine: Machine, limits: Limits = ANYTHING, objective: Objective = Objective(), limit: float = 60.0
 ) -> Result:
     """The best schedule of a layer, with its proof.
 
@@ -107,7 +107,7 @@ def optimize(
     return Result(found.schedule, Proof("optimal", "enumeration", "bytes", found.bytes, found.bytes))
 
 
-def hurried(shape: Shape, machine: Machine, limits: Limits = Limits()) -> Result:
+def hurried(shape: Shape, machine: Machine, limits: Limits = ANYTHING) -> Result:
     """Some legal schedule, at once, proven to be nothing: for a search that was interrupted.
 
     Raises:
@@ -139,7 +139,7 @@ def _prove(space: Space, found: Found, limit: float) -> Proof:
     return Proof(status, "cp-sat", "bytes", found.bytes, value, solver, SEED, solved.deterministic_time)
 
 
-def runner_ups(shape: Shape, machine: Machine, schedule: Schedule, limits: Limits = Limits()) -> tuple[RunnerUp, ...]:
+def runner_ups(shape: Shape, machine: Machine, schedule: Schedule, limits: Limits = ANYTHING) -> tuple[RunnerUp, ...]:
     """What the best schedule of every dataflow that this one is not would cost, fewest bytes first."""
     mine = dataflow(schedule.order)
     out: list[RunnerUp] = []

@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from dnnc.axis import Cut, Style, cuts
+from dnnc.axis import Cut, Style, cuts, uniform_cut
 from dnnc.layer import Shape
-from dnnc.schedule import DIMS, Deal, Dim, Pin, Schedule, dataflow, deals
-from dnnc.tables import AxisTable, Ints, PlaneTable, RowBytes, axis_table, plane_sizes, plane_table
-from dnnc.traffic import Array, Model, Structure, Tiles
+from dnnc.schedule import DIMS, Deal, Dim, Ints, Pin, Schedule, dataflow, deals
+from dnnc.tables import AxisTable, PlaneTable, RowBytes, axis_table, plane_sizes, plane_table
+from dnnc.traffic import Array, Model, Pinning, Structure, Tiles
 from dnnc_runtime.errors import UsageFault
 from dnnc_runtime.machine import Machine
 
@@ -33,7 +33,7 @@ class Limits:
         counts, sizes: number of tiles, or tile size, by loop. A size of y or x is in output rows or columns.
         keep: halos between tiles kept or loaded again; move: rows of two units moved over or loaded by both.
         buffers: tiles held of (input, weights, output), None where either will do.
-        pin: False forbids pinning; a (operand, loop, dim, tiles) asks for it, with as many tiles as fit where tiles is 0.
+        pin: False forbids pinning; a pin asks for it, with as many tiles as fit where its count is 0.
     """
 
     modes: tuple[str, ...] | None = None
@@ -48,13 +48,17 @@ class Limits:
     pin: Literal[False] | Pin | None = None
 
 
+ANYTHING = Limits()
+"""Allows the whole space."""
+
+
 @dataclass(frozen=True)
 class Space:
     """All legal schedules of a layer on a machine within limits."""
 
     shape: Shape
     machine: Machine
-    limits: Limits = Limits()
+    limits: Limits = ANYTHING
 
     @cached_property
     def deals(self) -> tuple[Deal, ...]:
@@ -72,7 +76,7 @@ class Space:
             {d: _sizes(self.limits, d, total, granules[d], deal) for d, total in _planes(self.shape)},
         )
 
-    def structures(self, active: tuple[Dim, ...]) -> Iterator[tuple[tuple[Dim, ...], bool, object]]:
+    def structures(self, active: tuple[Dim, ...]) -> Iterator[tuple[tuple[Dim, ...], bool, Pinning | None]]:
         """(order, keep, pin) triples over these active loops, one for each distinct set of formulas."""
         seen: set[object] = set()
         for order in permutations(active):
@@ -95,7 +99,7 @@ class Space:
             return False
         return self.limits.dataflow is None or self.limits.dataflow in dataflow(order)
 
-    def _pins(self, order: tuple[Dim, ...]) -> Iterator[tuple[Literal["input", "weights"], Dim, Dim] | None]:
+    def _pins(self, order: tuple[Dim, ...]) -> Iterator[Pinning | None]:
         asked = self.limits.pin
         if not isinstance(asked, Pin):
             yield None
@@ -104,9 +108,7 @@ class Space:
         for operand, loops, dims in (("input", "k", "yxcg"), ("weights", "yx", "kcg")):
             for loop, dim in product(order, order):
                 if loop in loops and dim in dims and order.index(dim) > order.index(loop):
-                    pin: tuple[Literal["input", "weights"], Dim, Dim] = (
-                        "input" if operand == "input" else "weights", loop, dim,
-                    )  # fmt: skip
+                    pin: Pinning = ("input" if operand == "input" else "weights", loop, dim)
                     if asked is None or (isinstance(asked, Pin) and pin == (asked.operand, asked.loop, asked.dim)):
                         yield pin
 
@@ -147,9 +149,15 @@ def build_tables(
     of_second = s.k if second[3] else 1
 
     def row_bytes(inputs: int, stored: int, outputs: int, seconds: int) -> RowBytes:
-        sizes = (inputs * channels, stored * planes, outputs * planes)
         wide = outputs * planes * machine.accumulator_bytes
-        return RowBytes(burst, *(size * word for size in sizes), wide, seconds * of_second * word)
+        return RowBytes(
+            burst,
+            inputs * channels * word,
+            stored * planes * word,
+            outputs * planes * word,
+            wide,
+            seconds * of_second * word,
+        )
 
     rows = row_bytes(s.x.size, s.out_columns, s.x.out, s.x.out if second[2] else 1)
     columns = row_bytes(1, 1, 1, 1)
@@ -180,7 +188,8 @@ def _cut_candidates(space: Space, dim: Dim, units: int) -> Iterator[tuple[Cut, b
     size, count = dict(limits.sizes).get(dim), dict(limits.counts).get(dim)
     style = limits.style or ("uniform" if size is not None else "footprint")
     moves = (False,) if units == 1 or not space.machine.units_can_send else (False, True)
-    for cut in cuts(window, units, style):
+    asked = style == "uniform" and size is not None
+    for cut in (uniform_cut(window, units, size or 1),) if asked else cuts(window, units, style):
         if dim == "x" and s.pool and cut.steps > 1:
             continue
         if (count is not None and cut.steps != count) or (size is not None and cut.largest != size):

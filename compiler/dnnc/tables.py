@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate
 from operator import or_
 
@@ -29,6 +29,7 @@ class Pinned:
         rest: rows loaded in a pass over the tiles that are not pinned, by halo reloaded or kept.
         current: rows of the largest tile that is not pinned.
         later, any_load: rows of the largest load among those, without and with the first, by halo.
+        once_full, rest_full: how many of the loads in ``once`` and ``rest`` take the whole axis.
     """
 
     once: Ints
@@ -39,6 +40,8 @@ class Pinned:
     any_load: tuple[Ints, Ints]
     once_bursts: Ints
     rest_bursts: tuple[Ints, Ints]
+    once_full: Ints
+    rest_full: tuple[Ints, Ints]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,9 @@ class AxisTable:
         largest: outputs of the largest tile.
         side: rows received from neighbours and held beside the tiles, by the unit that holds most.
         union, union_unit: all input rows touched, over all units, and by the unit with most.
-        union_bursts: bursts of the rows that each tile adds to that union.
+        union_bursts, union_full: bursts of the rows that each tile adds to that union, and tiles that add all rows.
         first: rows loaded in the first step over all units.
         taps: valid taps of the slowest unit, summed over steps and images.
-        whole: one tile takes the whole axis, nothing skipped.
         out_bursts: bursts of the stored rows where each tile's rows are one run.
         tile_bursts, wide_bursts, second_bursts: the same of the rows before pooling, at word and at accumulator
             width, and of a second operand's rows.
@@ -70,9 +72,9 @@ class AxisTable:
     union: Ints
     union_unit: Ints
     union_bursts: Ints
+    union_full: Ints
     first: Ints
     taps: Ints
-    whole: Ints
     out_bursts: Ints
     tile_bursts: Ints
     wide_bursts: Ints
@@ -157,9 +159,9 @@ def axis_table(
         union=column(lambda r: images * int(r.loads.union.sum())),
         union_unit=column(lambda r: images * int(r.loads.union.sum(axis=1).max())),
         union_bursts=column(lambda r: images * int(r.loads.grown_bursts.sum())),
+        union_full=column(lambda r: images * int((r.loads.union == window.size).sum())),
         first=column(lambda r: int(r.loads.load[0][:, 0].sum())),
         taps=column(lambda r: images * r.taps),
-        whole=column(lambda r: r.cut.steps == 1 and int(r.loads.need[0, 0]) == window.size),
         out_bursts=column(lambda r: images * sum(row.run(n, row.output) for n in r.stored)),
         tile_bursts=column(lambda r: images * row.tiles(r.cut, row.tile)),
         wide_bursts=column(lambda r: images * row.tiles(r.cut, row.wide)),
@@ -209,7 +211,7 @@ def _row(window: Window, cut: Cut, move: bool, images: int, pool: Window | None,
     before = np.concatenate([[0], np.cumsum(valid_taps(window))])
     ends = [[before[b] - before[a] for a, b in block] + [0] * (cut.steps - len(block)) for block in cut.tiles]
     taps = int(np.max(ends, axis=0).sum())
-    return _Row(cut, move, pooled, loads, stored, taps, _pins(loads, images))
+    return _Row(cut, move, pooled, loads, stored, taps, _pins(loads, images, window.size))
 
 
 def _even_loads(cut: Cut, row: RowBytes) -> _Loads:
@@ -236,10 +238,13 @@ def _masked_loads(window: Window, cut: Cut, move: bool, row: RowBytes) -> _Loads
                 rows[u, i], bursts[u, i] = held.bit_count(), row.bursts(held)
         return rows, bursts
 
-    reload, kept = (table(lambda u, i, k=keep: account.load(u, i, k)) for keep in (False, True))
+    reload, kept = table(partial(account.load, keep=False)), table(partial(account.load, keep=True))
     seen = [list(accumulate(block, or_, initial=0)) for block in account.need]
     grown = table(lambda u, i: account.need[u][i] & ~seen[u][i])
-    own = [list(accumulate((account.load(u, i, False) for i in range(len(b))), or_, initial=0)) for u, b in enumerate(cut.tiles)]
+    own = [
+        list(accumulate((account.load(u, i, False) for i in range(len(b))), or_, initial=0))
+        for u, b in enumerate(cut.tiles)
+    ]
     union = table(lambda u, i: account.load(u, i, False) & ~own[u][i])
     need = table(lambda u, i: account.need[u][i])
     side = max(mask.bit_count() for mask in account.received) if cut.steps > 1 else 0
@@ -250,24 +255,22 @@ def _masked_loads(window: Window, cut: Cut, move: bool, row: RowBytes) -> _Loads
 def valid_taps(window: Window) -> tuple[int, ...]:
     """Taps of each output that fall inside the input."""
     return tuple(
-        sum(
-            0 <= o * window.stride + t * window.dilation - window.pad < window.size for t in range(window.kernel)
-        )
+        sum(0 <= o * window.stride + t * window.dilation - window.pad < window.size for t in range(window.kernel))
         for o in range(window.out)
     )
 
 
-def _pins(loads: _Loads, images: int) -> Pinned:
-    """Suffix and prefix figures over the images x steps tiles of every unit."""
+def _pins(loads: _Loads, images: int, whole: int) -> Pinned:
+    """Suffix and prefix figures over the images x steps tiles of every unit; ``whole`` is the extent of the input."""
 
     def over(table: Ints, reduce: Callable[[Ints], Ints]) -> Ints:
         return np.tile(reduce(table), images)
 
     def total(table: Ints) -> Ints:
-        return table.sum(axis=0)
+        return np.asarray(table.sum(axis=0), dtype=np.int64)
 
     def most(table: Ints) -> Ints:
-        return table.max(axis=0)
+        return np.asarray(table.max(axis=0), dtype=np.int64)
 
     def after(values: Ints) -> Ints:
         return values[::-1].cumsum()[::-1]
@@ -289,6 +292,8 @@ def _pins(loads: _Loads, images: int) -> Pinned:
         any_load=any_load,
         once_bursts=before(over(loads.grown_bursts, total)),
         rest_bursts=_pair(after(over(table, total)) for table in loads.load_bursts),
+        once_full=before(over(loads.grown == whole, total)),
+        rest_full=_pair(after(over(table == whole, total)) for table in loads.load),
     )
 
 
@@ -310,6 +315,8 @@ def _joined(pins: Sequence[Pinned]) -> Pinned:
         any_load=(join(lambda p: p.any_load[0]), join(lambda p: p.any_load[1])),
         once_bursts=join(lambda p: p.once_bursts),
         rest_bursts=(join(lambda p: p.rest_bursts[0]), join(lambda p: p.rest_bursts[1])),
+        once_full=join(lambda p: p.once_full),
+        rest_full=(join(lambda p: p.rest_full[0]), join(lambda p: p.rest_full[1])),
     )
 
 

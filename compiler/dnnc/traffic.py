@@ -15,8 +15,11 @@ import numpy as np
 
 from dnnc.layer import Shape
 from dnnc.schedule import RELEVANT, VECTOR_INPUT, Deal, Dim
-from dnnc.tables import AxisTable, Ints, PlaneTable
+from dnnc.tables import AxisTable, PlaneTable
 from dnnc_runtime.machine import Machine
+
+Pinning = tuple[Literal["input", "weights"], Dim, Dim]
+"""(operand, loop that re-reads it, axis of which a prefix of tiles stays)."""
 
 Array = Any
 """A Python int, a numpy integer or a broadcastable int64 array."""
@@ -30,7 +33,7 @@ class Structure:
     order: tuple[Dim, ...]
     keep: bool = True
     buffers: tuple[int, int, int] = (1, 1, 1)
-    pin: tuple[Literal["input", "weights"], Dim, Dim] | None = None
+    pin: Pinning | None = None
     follow: bool = False
 
     def inside(self, inner: Dim, outer: Dim) -> bool:
@@ -52,11 +55,13 @@ class Tiles:
     pinned: Array = 0
 
     def axis(self, dim: Dim) -> AxisTable:
+        """The candidates of rows or columns."""
         table = self.tables[dim]
         assert isinstance(table, AxisTable)
         return table
 
     def plane(self, dim: Dim) -> PlaneTable:
+        """The candidates of k, c or g."""
         table = self.tables[dim]
         assert isinstance(table, PlaneTable)
         return table
@@ -151,9 +156,7 @@ class Model:
     @property
     def spills(self) -> bool:
         """Whether output tiles leave and return while the c loop is open (rule 4)."""
-        return "c" in self.order and any(
-            self.structure.inside(d, "c") for d in ("y", "x", "k", "g")
-        )
+        return "c" in self.order and any(self.structure.inside(d, "c") for d in ("y", "x", "k", "g"))
 
     def bytes(self, t: Tiles) -> Array:
         """All payload bytes."""
@@ -281,10 +284,12 @@ class Model:
         return np.maximum(tile * wide, pooled)
 
     def _pending_words(self, t: Tiles) -> Array:
-        """Partial results of windows over a tile's edge: of all planes that come round before the next tile (rule 6)."""
+        """Partial results of windows over a tile's edge, of all planes that come before the next rows (rule 6)."""
         assert self.shape.pool
         wide = self.machine.accumulator_bytes // self.word if self.shape.pool.kind == "average" else 1
-        planes = self.planes_over(t, self.structure.inside("g", "y"), self.structure.inside("k", "y"), self.level("output"))
+        planes = self.planes_over(
+            t, self.structure.inside("g", "y"), self.structure.inside("k", "y"), self.level("output")
+        )
         return t.at("y", "slots") * self.shape.pool.x.out * wide * planes
 
     def planes_over(self, t: Tiles, all_g: bool, all_k: bool, level: int) -> Array:
@@ -315,6 +320,7 @@ class Model:
         return words
 
     def tile_extent(self, t: Tiles, axis: Dim, dim: Dim | None) -> Array:
+        """Input rows or columns of the largest tile that is not pinned."""
         return t.pins(axis, "current", t.pinned if axis == dim else 0)
 
     def unpinned(self, t: Tiles, plane: Dim, dim: Dim | None) -> Array:
@@ -324,21 +330,25 @@ class Model:
         return np.where(t.pinned < t.trips[plane] - 1, t.size(plane), t.last(plane))
 
     def input_planes(self, t: Tiles, c: Array, g: Array) -> Array:
+        """Words of one input pixel that an instance holds of a (g, c) tile."""
         level, deal = self.level("input"), self.structure.deal
         if self.shape.kind == "vector":
             return deal.held_planes(1, t.size("k"), level)
         return deal.held_groups(g, level) * c
 
     def side_columns(self, t: Tiles) -> Array:
+        """Columns of received rows that stay until the block ends."""
         return t.at("x", "union") if self.structure.inside("x", "y") else t.pins("x", "current", 0)
 
     def side_planes(self, t: Tiles) -> Array:
+        """Words of one received pixel that stay until the block ends."""
         if self.shape.kind == "vector":
             return self.shape.k if self.structure.inside("k", "y") else self.input_planes(t, 1, 1)
         c = self.shape.c if self.structure.inside("c", "y") else t.size("c")
         return self.groups_over(t, self.structure.inside("g", "y")) * c
 
     def groups_over(self, t: Tiles, every: bool) -> Array:
+        """Groups whose input an instance holds of a tile, or summed over all g tiles."""
         level, deal = self.level("input"), self.structure.deal
         if not every:
             return deal.held_groups(t.size("g"), level)
@@ -422,7 +432,9 @@ class Model:
         other: Dim = "g" if dim == "k" else "k"
         every = inside(other, loop)
         total: Array = 0
-        for count, size in ((t.trips[other] - 1, t.size(other)), (1, t.last(other))) if every else ((1, t.size(other)),):
+        for count, size in (
+            ((t.trips[other] - 1, t.size(other)), (1, t.last(other))) if every else ((1, t.size(other)),)
+        ):
             g, k = (size, t.size("k")) if dim == "k" else (t.size("g"), size)
             total = total + count * deal.held_planes(g, k, level)
         return c * t.pinned * total

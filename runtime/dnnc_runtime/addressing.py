@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise, product
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,15 +51,7 @@ def banks(machine: Machine) -> dict[str, Bank]:
     return {m.name: Bank(m.name, m.bytes // machine.word_bytes, machine.instances(m)) for m in machine.memories}
 
 
-class Placed(NamedTuple):
-    """Words of pieces in a bank, and the first word and one past the last that they take up in any unit of it."""
-
-    boxes: list[Box]
-    low: int
-    high: int
-
-
-def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides: Sequence[int]) -> Placed:
+def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides: Sequence[int]) -> list[Box]:
     """The words of pieces in a bank, and their places on the other side, such as a view.
 
     Pieces that lie alike in evenly spaced units become one box, so that they can be copied or compared at once.
@@ -72,7 +64,6 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
         DisagreementFault: a piece is outside the memory, or in no unit of it.
     """
     found: list[Box] = []
-    low, high = bank.words, 0
     last: Piece | None = None
     alike: list[Box] = []
     for piece in pieces:
@@ -87,7 +78,6 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
                 first, end = _reach(box, width)
                 if first < 0 or end > bank.words:
                     raise DisagreementFault(f"words {first}..{end - 1} of memory {bank.name!r}, which has {bank.words}")
-                low, high = min(low, first), max(high, end)
         for counts, here, pitch, there, steps in alike:
             there += shift
             found += [(counts, here + unit * bank.words, pitch, there, steps) for unit in units]
@@ -96,7 +86,7 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
         if len(fewer) == len(found):
             break
         found = fewer
-    return Placed(found, low, high)
+    return found
 
 
 def _shift(piece: Piece, other: Piece, strides: Sequence[int]) -> int | None:

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from dnnc_runtime import kernels
 from dnnc_runtime.addressing import banks, extents, placed, row_major, shared, window
 from dnnc_runtime.checks import Checks
-from dnnc_runtime.dram import Constants, Dram, HostRun, Result
+from dnnc_runtime.dram import Dram, Result
 from dnnc_runtime.frame import Access, frame, space
 from dnnc_runtime.numbers import Float32, Numbers, Tally, Words
 from dnnc_runtime.program import (
     Compute,
+    Constants,
     Host,
+    HostRun,
     Instruction,
     Load,
     Move,
@@ -51,7 +53,7 @@ def execute(
 
     Args:
         inputs: values by name, of the shapes that the program's placements say.
-        constants: a loader for each constant tensor, called when a section first needs it; the program's own unless given.
+        constants: a loader for each constant tensor, called when first needed; the program's own unless given.
         numbers: the number system; float32 unless given.
         host: runs the nodes that the array does not; only needed if there are any.
         listeners: told every instruction after it was checked and executed.
@@ -123,7 +125,9 @@ class Arithmetic:
         view, memory = self._frame.views[transfer.role], self._memories[transfer.memory]
         words, dtype = self._dram.words(view.tensor), self._type(transfer.role)
         bank, width = self._banks[transfer.memory], self._frame.widths[transfer.role]
-        for counts, here, pitch, there, strides in placed(bank, transfer.pieces, width, view.offset, view.strides).boxes:
+        for counts, here, pitch, there, strides in placed(
+            bank, transfer.pieces, width, view.offset, view.strides
+        ).boxes:
             yield window(words, counts, there, strides, dtype), window(memory, counts, here, pitch, dtype)
 
     def _move(self, move: Move) -> None:
@@ -243,7 +247,7 @@ class Arithmetic:
         """The elements of a dense array of the needed intervals, and the same elements in the pieces' memories."""
         bank, width, strides = self._frame.homes[role], self._frame.widths[role], row_major(whole.shape)
         first = -sum(axis[0].start * stride for axis, stride in zip(need, strides, strict=True))
-        for counts, here, pitch, there, steps in placed(bank, pieces, width, first, strides).boxes:
+        for counts, here, pitch, there, steps in placed(bank, pieces, width, first, strides):
             slots = window(self._memories[bank.name], counts, here, pitch, self._type(role))
             yield window(whole, counts, there, steps), slots
 

@@ -69,7 +69,13 @@ class Frame:
         if self.kernel.operation != "conv":
             sizes = self.shapes.get("second", ())
             second = tuple(_ONE if size == 1 else axis for axis, size in zip(region, sizes, strict=False))
-            return {"input": (n, rows, columns, g, k), "second": second, "scale": (g, k), "bias": (g, k), "slope": (g, k)}
+            return {
+                "input": (n, rows, columns, g, k),
+                "second": second,
+                "scale": (g, k),
+                "bias": (g, k),
+                "slope": (g, k),
+            }
         channels = span(reduce[0], reduce[1] - reduce[0])
         weights = g, k, span(0, self.kernel.y.kernel), span(0, self.kernel.x.kernel), channels
         return {"input": (n, rows, columns, g, channels), "weights": weights, "bias": (g, k), "slope": (g, k)}
@@ -94,7 +100,9 @@ class Frame:
         n, y, x, g, k = part.region
         seen = touched(self.fused_pool.y, self.windows(part, after))
         tile: Region = (n, runs(sorted({*coordinates(seen)} & {*coordinates(y)})), x, g, k)
-        return ("tile", self._pieces(dict(part.operands), "tile"), tile), [("pending", (piece,), piece.region) for piece in before]
+        return ("tile", self._pieces(dict(part.operands), "tile"), tile), [
+            ("pending", (piece,), piece.region) for piece in before
+        ]
 
     def pool_writes(self, part: Part, after: tuple[Piece, ...]) -> list[Access]:
         """The windows that the tile completes, and those that it leaves pending."""

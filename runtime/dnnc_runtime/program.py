@@ -48,9 +48,7 @@ class Window:
     def touched(self, first: int, last: int) -> list[int]:
         """The sorted input coordinates that the outputs first..last (inclusive) touch."""
         points = {
-            o * self.stride + t * self.dilation - self.pad
-            for o in range(first, last + 1)
-            for t in range(self.kernel)
+            o * self.stride + t * self.dilation - self.pad for o in range(first, last + 1) for t in range(self.kernel)
         }
         return sorted(p for p in points if 0 <= p < self.size)
 

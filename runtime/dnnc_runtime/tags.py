@@ -1,23 +1,38 @@
-"""What every word on chip holds: the element's role and coordinates as one number, zero where it holds nothing."""
+"""What every word on chip holds: the element's role and coordinates as one number, zero where it holds nothing.
+
+Most reads are of pieces just as they were written, and are settled without looking at words. Only where one is not
+(a ring, a part of a tile, a fault), the words of the memory are tagged, with all that was written to it until then.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, Box, Placed, banks, placed, row_major, window
+from dnnc_runtime.addressing import Bank, Box, banks, placed, row_major, window
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import SPACES, Frame
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Role
-from dnnc_runtime.tensor import Piece
+from dnnc_runtime.tensor import Piece, extent
 
 _Tags = NDArray[Any]
+
+
+class Words(NamedTuple):
+    """The first word of a memory that something takes up, in whatever unit, and one past the last."""
+
+    first: int
+    end: int
+
+    def meets(self, other: Words) -> bool:
+        """Whether both take up a word."""
+        return self.first < other.end and other.first < self.end
 
 
 class Tags:
@@ -34,37 +49,84 @@ class Tags:
                 top += prod(frame.shapes[role])
         dtype = np.dtype(np.int32 if top < 2**31 else np.int64)
         self._tags = {bank.name: np.zeros(bank.words * bank.units, dtype) for bank in banks(machine).values()}
+        self._later: dict[str, list[tuple[Role | None, Sequence[Piece], int]]] = {name: [] for name in self._tags}
+        self._whole: dict[str, list[dict[_Key, tuple[Piece, Words]]]] = {
+            bank.name: [{} for _ in range(bank.units)] for bank in banks(machine).values()
+        }
 
-    def read(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Placed:
-        """Every word of the pieces has to hold its element of the role."""
+    def read(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Words:
+        """Every word of the pieces (of one unit each) has to hold its element of the role."""
+        low, high = bank.words, 0
+        changed: list[Piece] = []
+        for piece in pieces:
+            words = self._whole_words(role, bank, piece)
+            if words is None:
+                changed.append(piece)
+                words, _ = _extent(bank, piece, self._frame.widths[role])
+            low, high = min(low, words.first), max(high, words.end)
+        if changed:
+            self._settle(bank)
+            self._compare(role, bank, changed)
+        return Words(low, high)
+
+    def write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Words:
+        """From now on the words of the pieces hold their elements of the role."""
+        width = self._frame.widths[role]
+        self._later[bank.name].append((role, pieces, width))
+        low, high = bank.words, 0
+        for piece in pieces:
+            words, apart = _extent(bank, piece, width)
+            key = _key(role, piece)
+            low, high = min(low, words.first), max(high, words.end)
+            for unit in piece.instances:
+                self._disturb(bank, unit, words)
+                if apart:
+                    self._whole[bank.name][unit][key] = piece, words
+        return Words(low, high)
+
+    def clear(self, bank: Bank, pieces: Sequence[Piece], width: int) -> Words:
+        """From now on the words of the pieces, ``width`` for each element, hold nothing."""
+        self._later[bank.name].append((None, pieces, width))
+        low, high = bank.words, 0
+        for piece in pieces:
+            words, _ = _extent(bank, piece, width)
+            low, high = min(low, words.first), max(high, words.end)
+            for unit in piece.instances:
+                self._disturb(bank, unit, words)
+        return Words(low, high)
+
+    def _whole_words(self, role: Role, bank: Bank, piece: Piece) -> Words | None:
+        """The words of the piece if it was written just so and nothing on top of it."""
+        (unit,) = piece.instances
+        found = self._whole[bank.name][unit].get(_key(role, piece)) if unit < bank.units else None
+        if found is None or found[0].pitch != piece.pitch or found[0].region != piece.region:
+            return None
+        return found[1]
+
+    def _disturb(self, bank: Bank, unit: int, words: Words) -> None:
+        """Pieces that lose words are no longer whole."""
+        kept = self._whole[bank.name][unit]
+        for key in [key for key, (_, held) in kept.items() if held.first < words.end and words.first < held.end]:
+            del kept[key]
+
+    def _settle(self, bank: Bank) -> None:
+        """Tag the words that were written since."""
+        tags, later = self._tags[bank.name], self._later[bank.name]
+        for role, pieces, width in later:
+            first, strides = (0, (0,) * 5) if role is None else (self._firsts[role], self._strides[role])
+            for box in placed(bank, pieces, width, first, strides):
+                wanted = 0 if role is None else _expected(box, tags.dtype)
+                for word in range(width):
+                    window(tags, box[0], box[1] + word, box[2])[...] = wanted
+        later.clear()
+
+    def _compare(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> None:
         width, tags = self._frame.widths[role], self._tags[bank.name]
-        found = placed(bank, pieces, width, self._firsts[role], self._strides[role])
-        for box in found.boxes:
+        for box in placed(bank, pieces, width, self._firsts[role], self._strides[role]):
             wanted = _expected(box, tags.dtype)
             for word in range(width):
                 if not (window(tags, box[0], box[1] + word, box[2]) == wanted).all():
                     self._explain(bank, box, word, wanted)
-        return found
-
-    def write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Placed:
-        """From now on the words of the pieces hold their elements of the role."""
-        width, tags = self._frame.widths[role], self._tags[bank.name]
-        found = placed(bank, pieces, width, self._firsts[role], self._strides[role])
-        for box in found.boxes:
-            wanted = _expected(box, tags.dtype)
-            for word in range(width):
-                window(tags, box[0], box[1] + word, box[2])[...] = wanted
-        return found
-
-    def clear(self, bank: Bank, pieces: Sequence[Piece], width: int) -> Placed:
-        """From now on the words of the pieces, ``width`` for each element, hold nothing."""
-        tags = self._tags[bank.name]
-        rank = len(pieces[0].pitch) if pieces else 0
-        found = placed(bank, pieces, width, 0, (0,) * rank)
-        for counts, here, pitch, _, _ in found.boxes:
-            for word in range(width):
-                window(tags, counts, here + word, pitch)[...] = 0
-        return found
 
     def _explain(self, bank: Bank, box: Box, extra: int, wanted: _Tags) -> NoReturn:
         counts, here, pitch, _, _ = box
@@ -84,6 +146,30 @@ class Tags:
         role: Role = max(self._firsts, key=lambda r: (self._firsts[r] <= tag, self._firsts[r]))
         at = np.unravel_index(tag - self._firsts[role], self._frame.shapes[role])
         return f"{role} {tuple(int(i) for i in at)}"
+
+
+_Key = tuple[Role, int, tuple[int, ...]]
+
+
+def _key(role: Role, piece: Piece) -> _Key:
+    """Where a piece and its region start: cheaper to look up than the piece, and seldom shared."""
+    return role, piece.base, tuple([axis[0].start if axis else -1 for axis in piece.region])
+
+
+def _extent(bank: Bank, piece: Piece, width: int) -> tuple[Words, bool]:
+    """The words that a piece takes up, and whether its elements are known to lie apart."""
+    units = piece.instances
+    if not units or min(units) < 0 or max(units) >= bank.units:
+        raise DisagreementFault(f"units {units} of memory {bank.name!r}, which has {bank.units}")
+    end, apart = piece.base + width, True
+    for axis, step in zip(reversed(piece.region), reversed(piece.pitch), strict=True):
+        more = extent(axis) - 1
+        if more:
+            apart = apart and step >= end - piece.base
+            end += more * step
+    if piece.base < 0 or end > bank.words or min(piece.pitch) < 0:
+        raise DisagreementFault(f"words {piece.base}..{end - 1} of memory {bank.name!r}, which has {bank.words}")
+    return Words(piece.base, end), apart
 
 
 def _expected(box: Box, dtype: np.dtype[Any]) -> _Tags:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from functools import lru_cache
 from math import prod
 
 
@@ -26,6 +25,7 @@ class Run:
             raise ValueError(f"a run needs start >= 0, count >= 1, step >= 1, not {self}")
 
     def coordinates(self) -> range:
+        """The coordinates in order."""
         return range(self.start, self.start + self.count * self.step, self.step)
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ from dnnc.cli.options import InputShape, Model, NoHost, Target, cache_directory,
 from dnnc.cli.terminal import INTERRUPTED, Color, Json, Quiet, Terminal, Verbose, terminal
 
 if TYPE_CHECKING:
+    from dnnc.agreement import Agreement
     from dnnc.pipeline import Compilation
     from dnnc.search import Objective
 
@@ -121,26 +122,38 @@ def compilation_data(compilation: Compilation) -> dict[str, Any]:
         },
         **plan_data(compilation.plan),
         "interrupted": compilation.interrupted,
-        "agreement": {
-            "tensors": compilation.counted.tensors,
-            "instructions": compilation.counted.instructions,
-            "counted_bytes": sum(compilation.counted.payload.values()),
-        },
+        "agreement": agreement_data(compilation.counted),
     }
+
+
+def agreement_data(counted: Agreement) -> dict[str, int]:
+    """What walking the program counted, as plain data."""
+    return {
+        "tensors": counted.tensors,
+        "instructions": counted.instructions,
+        "counted_bytes": sum(counted.payload.values()),
+    }
+
+
+def show_agreement(screen: Terminal, counted: Agreement) -> None:
+    """Print what was counted to be as predicted."""
+    from dnnc.report import plural
+
+    compared = f"{plural(counted.tensors, 'tensor')}, {plural(counted.instructions, 'instruction')}"
+    screen.line(f"agreement  counted = predicted: {compared}", style="green")
 
 
 def show(screen: Terminal, compilation: Compilation, output: Path | None = None) -> None:
     """Print a compilation: layers, traffic by role, host nodes, totals, and the agreement of counts."""
     from dnnc import report
 
-    plan, counted = compilation.plan, compilation.counted
+    plan = compilation.plan
     screen.grid(report.layers_grid(plan))
     screen.grid(report.traffic_grid(plan))
     screen.grid(report.host_grid(plan.on_host))
     screen.line(f"{compilation.graph.name} on {report.verdict(plan)}", style="bold")
     screen.lines(report.totals_lines(plan))
-    compared = f"{report.plural(counted.tensors, 'tensor')}, {report.plural(counted.instructions, 'instruction')}"
-    screen.line(f"agreement  counted = predicted: {compared}", style="green")
+    show_agreement(screen, compilation.counted)
     if output:
         screen.line(f"written    {output}")
     for line in report.LEGEND:

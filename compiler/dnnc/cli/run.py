@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dnnc.cli.compile import agreement_data, show_agreement
 from dnnc.cli.options import Artifact
 from dnnc.cli.terminal import Color, Json, Quiet, Terminal, Verbose, terminal
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dnnc.graph import Graph
-    from dnnc.pipeline import Verification
+    from dnnc.numeric import System, Verification
     from dnnc.report import Grid
 
 Inputs = Annotated[
@@ -51,13 +53,16 @@ def run(
 
         compilation = attach(load(artifact), model)
         fed = _read(inputs, compilation.graph) if inputs else _drawn(compilation.graph, seed)
-        systems = ("float32", "fixed") if numbers == "both" else (numbers,)
+        systems: tuple[System, ...] = ("float32", "fixed") if numbers == "both" else (numbers,)
         found = {system: pipeline.verify(compilation, fed, system) for system in systems}
         if json:
-            screen.data({"seed": None if inputs else seed, **{system: asdict(v) for system, v in found.items()}})
+            drawn = None if inputs else seed
+            results = {system: _data(verification) for system, verification in found.items()}
+            screen.data({"seed": drawn, "agreement": agreement_data(compilation.counted), **results})
         else:
             for system, verification in found.items():
                 _show(screen, system, verification)
+            show_agreement(screen, compilation.counted)
         _judge(found)
 
 
@@ -101,41 +106,53 @@ def _read(path: Path, graph: Graph) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _show(screen: Terminal, system: str, verification: Verification) -> None:
+def _data(verification: Verification) -> dict[str, object]:
+    """A verification as plain data; an error that is no number is null."""
+    layers = [asdict(layer) for layer in verification.layers]
+    for layer in layers:
+        layer["error"] = layer["error"] if isfinite(layer["error"]) else None
+    return {"agree": verification.agree, "first_divergence": verification.first_divergence, "layers": layers}
+
+
+def _show(screen: Terminal, system: System, verification: Verification) -> None:
+    from dnnc.report import plural
+
     screen.grid(_grid(system, verification))
     layers = verification.layers
+    if not verification.agree:
+        return
+    compared = plural(len(layers), "layer")
     if system == "float32":
         worst = max((layer.error for layer in layers), default=0.0)
-        outcome = f"float32  max relative error {worst:.2g} against onnxruntime"
+        screen.line(f"float32    {compared} within {worst:.1e} of onnxruntime, relative to the largest value", "green")
     else:
         saturations, overflows = (sum(getattr(layer, of) for layer in layers) for of in ("saturations", "overflows"))
-        outcome = f"fixed    bit-equal to the untiled reference; {saturations:,} saturations, {overflows:,} overflows"
-    if verification.agree:
-        screen.line(f"{outcome}, {len(layers)} layers", style="green")
+        counts = f"{plural(saturations, 'saturation')}, {plural(overflows, 'overflow')}"
+        screen.line(f"fixed      {compared} bit-equal to the untiled reference; {counts}", "green")
 
 
-def _grid(system: str, verification: Verification) -> Grid:
+def _grid(system: System, verification: Verification) -> Grid:
     """A line for each layer that was compared."""
     from dnnc.report import Grid
 
+    layers = verification.layers
     if system == "float32":
-        rows = tuple((layer.name, f"{layer.error:.2e}") for layer in verification.layers)
-        return Grid(("layer", "max relative error"), rows, frozenset({"layer"}))
-    headings = ("layer", "bit-equal", "saturations", "overflows")
-    fixed = tuple(
-        (layer.name, "no" if layer.error else "yes", f"{layer.saturations:,}", f"{layer.overflows:,}")
-        for layer in verification.layers
-    )
-    return Grid(headings, fixed, frozenset({"layer", "bit-equal"}))
+        rows = tuple((layer.name, f"{layer.error:.2e}") for layer in layers)
+        return Grid(("float32 layer", "largest error"), rows, frozenset({"float32 layer"}))
+    counted = ((layer, f"{layer.saturations:,}", f"{layer.overflows:,}") for layer in layers)
+    fixed = tuple((layer.name, "no" if layer.error else "yes", *counts) for layer, *counts in counted)
+    return Grid(("fixed layer", "bit-equal", "saturations", "overflows"), fixed, frozenset({"fixed layer", "bit-equal"}))
 
 
-def _judge(found: Mapping[str, Verification]) -> None:
+def _judge(found: Mapping[System, Verification]) -> None:
     """Raise DisagreementFault for the first number system whose numbers are not the reference's."""
     from dnnc_runtime.errors import DisagreementFault
 
     for system, verification in found.items():
         if not verification.agree:
+            first = next(layer for layer in verification.layers if layer.name == verification.first_divergence)
+            reference = "onnxruntime" if system == "float32" else "the untiled reference"
             raise DisagreementFault(
-                f"{system}: the numbers of layer {verification.first_divergence!r} are the first that are not the "
-                "reference's; this is a defect of dnnc, please report the model"
+                f"{system}: layer {first.name!r} is the first that differs from {reference}, by {first.error:.2g} of "
+                "its largest value; this is a defect of dnnc, please report the model"
             )
