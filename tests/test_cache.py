@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnnc import cache as caches
@@ -48,14 +48,14 @@ def test_a_result_comes_back(kept: tuple[Cache, Result, Path]) -> None:
 
 
 @given(st.data())
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_any_result_comes_back(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     shape, machine = data.draw(layers(6, 5)).shape, data.draw(machines(sizes=(64, 256, 4096)))
     cache = Cache(tmp_path_factory.mktemp("cache"))
     try:
-        result = optimize(shape, machine, objective=BALANCED)
+        result = hurried(shape, machine)
     except NoSchedule:
-        assume(False)
+        return
     cache.put(shape, machine, Limits(), BALANCED, result)
     assert cache.get(shape, machine, Limits(), BALANCED) == result
 
@@ -99,9 +99,10 @@ def test_another_version_of_model_or_solver_asks_anew(
     kept: tuple[Cache, Result, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, _, _ = kept
-    for change in (("COST_MODEL", "0"), ("FORMAT", 0), ("version", lambda package: "0")):
+    changes: dict[str, Any] = {"COST_MODEL": "0", "FORMAT": 0, "version": str}
+    for name, value in changes.items():
         with monkeypatch.context() as patch:
-            patch.setattr(caches, *change)
+            patch.setattr(caches, name, value)
             assert cache.get(CONV, SNOWFLAKE, Limits(), TRAFFIC) is None
 
 
@@ -118,22 +119,22 @@ def _resealed(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], b
     return damage
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (lambda text: b"", "not a JSON document"),
-        (lambda text: text[:-30], "not a JSON document"),
-        (lambda text: b"\x00\xff", "not a JSON document"),
-        (lambda text: text.replace(b"optimal", b"feasible"), "damaged or changed"),
-        (_resealed(lambda c: c.update(key="0" * 64)), "it answers another question"),
-        (_resealed(lambda c: c.update(extra=1)), "unknown: extra"),
-        (_resealed(lambda c: c["schedule"].update(k="64")), "schedule.k: found '64', expected int"),
-        (_resealed(lambda c: c["schedule"].update(k=7)), "tiles of k are not legal"),
-        (_resealed(lambda c: c["schedule"].update(mode="none")), "mode 'none' cannot run the layer"),
-        (_resealed(lambda c: c.update(dram_bytes=1)), "it states 1 bytes"),
-        (_resealed(lambda c: c["proof"].update(value=1)), "the proof is about 1 bytes"),
-    ],
-)
+DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
+    (lambda text: b"", "not a JSON document"),
+    (lambda text: text[:-30], "not a JSON document"),
+    (lambda text: b"\x00\xff", "not a JSON document"),
+    (lambda text: text.replace(b"optimal", b"feasible"), "damaged or changed"),
+    (_resealed(lambda c: c.update(key="0" * 64)), "it answers another question"),
+    (_resealed(lambda c: c.update(extra=1)), "unknown: extra"),
+    (_resealed(lambda c: c["schedule"].update(k="64")), "schedule.k: found '64', expected int"),
+    (_resealed(lambda c: c["schedule"].update(k=7)), "tiles of k are not legal"),
+    (_resealed(lambda c: c["schedule"].update(mode="none")), "mode 'none' cannot run the layer"),
+    (_resealed(lambda c: c.update(dram_bytes=1)), "it states 1 bytes"),
+    (_resealed(lambda c: c["proof"].update(value=1)), "the proof is about 1 bytes"),
+]
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGE)
 def test_what_is_damaged_is_ignored_with_a_warning(
     kept: tuple[Cache, Result, Path], caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes], reason: str
 ) -> None:
@@ -171,7 +172,7 @@ def test_a_directory_that_cannot_be_written_warns_once(tmp_path: Path, caplog: p
 def test_the_planner_asks_the_cache_first(kept: tuple[Cache, Result, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     cache, result, _ = kept
     planner = Planner(SNOWFLAKE, TRAFFIC, store=cache)
-    monkeypatch.setattr("dnnc.planning.optimize", lambda *_: pytest.fail("searched"))
+    monkeypatch.delattr("dnnc.planning.optimize")
     assert planner._found(CONV, Limits()) == result  # pyright: ignore[reportPrivateUsage]
 
 

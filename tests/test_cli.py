@@ -120,7 +120,7 @@ def test_the_package_imports_lazily_and_offers_what_it_names() -> None:
         assert getattr(dnnc, name) is not None
     assert set(dnnc.__all__) <= set(dir(dnnc))
     with pytest.raises(AttributeError, match="has no attribute 'compiler'"):
-        _ = dnnc.compiler  # type: ignore[attr-defined]  # pyright: ignore
+        getattr(dnnc, "compiler")  # noqa: B009
 
 
 # -- mistakes --------------------------------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def model(nodes: list[onnx.NodeProto], shape: tuple[int | str, ...] = (1, 4), ki
     outputs = [helper.make_tensor_value_info("y", kind, None)]
     graph = helper.make_graph(nodes, "bad", inputs, outputs)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my.domain", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 
 
 def relu() -> onnx.NodeProto:
@@ -169,7 +169,7 @@ def external() -> bytes:
     weights.external_data.add(key="location", value="absent.bin")
     proto = onnx.load_from_string(model([helper.make_node("MatMul", ["x", "w"], ["y"], "product")]))
     proto.graph.initializer.append(weights)
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 BAD: dict[str, tuple[bytes, int, str]] = {
@@ -270,7 +270,10 @@ def test_no_host_refuses_every_node_at_once(cli: Command, folder: Path, tmp_path
 def test_an_output_that_cannot_be_written_is_found_before_the_search(
     cli: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dnnc.pipeline.compile", lambda *_, **__: pytest.fail("compiled"))
+    def compiled(*_: object, **__: object) -> None:
+        pytest.fail("it was compiled first")
+
+    monkeypatch.setattr("dnnc.pipeline.compile", compiled)
     found = cli("compile", folder / "net.onnx", "-o", folder / "absent" / "net.dnnc")
     assert (found.status, found.out) == (2, "")
     assert "cannot be written" in found.err
@@ -333,9 +336,8 @@ def test_an_interrupted_search_gives_the_best_so_far_marked_as_not_proven(
 def test_ctrl_c_in_the_search(tmp_path: Path) -> None:
     onnx.save(NETWORKS["squeezenet"](), tmp_path / "model.onnx")
     command = [sys.executable, "-m", "dnnc", "compile", "model.onnx", "--no-cache", "-v", "-o", "model.dnnc"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": PATHS}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    environment, pipe = {**os.environ, "PYTHONPATH": PATHS}, subprocess.PIPE
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=pipe, stdout=pipe, text=True)
     assert process.stderr
     while "lower" not in process.stderr.readline():
         assert process.poll() is None
@@ -447,11 +449,14 @@ def test_run_agrees_in_both_number_systems(cli: Command, folder: Path) -> None:
     assert {layer["error"] for layer in data["fixed"]["layers"]} == {0.0}
 
 
-def test_run_names_the_first_layer_that_differs(
-    cli: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layers = tuple(LayerNumbers(name, error, 0, 0) for name, error in (("pool", 0.0), ("conv", 0.25), ("linear", np.inf)))
-    monkeypatch.setattr("dnnc.pipeline.verify", lambda *_: Verification(layers, False, "conv"))
+def test_run_names_the_first_layer_that_differs(cli: Command, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = {"pool": 0.0, "conv": 0.25, "linear": np.inf}
+    layers = tuple(LayerNumbers(name, error, 0, 0) for name, error in errors.items())
+
+    def verify(*_: object) -> Verification:
+        return Verification(layers, False, "conv")
+
+    monkeypatch.setattr("dnnc.pipeline.verify", verify)
     found = cli("run", folder / "net.dnnc", "--json")
     assert found.status == 5
     assert "float32: layer 'conv' is the first that differs from onnxruntime, by 0.25" in found.err
@@ -470,10 +475,10 @@ def test_run_takes_inputs_from_a_file(cli: Command, folder: Path, tmp_path: Path
     file = tmp_path / "inputs.npz"
     np.savez(file, input=np.ones((1, 16, 12, 12), np.float32))
     assert cli("run", folder / "net.dnnc", "--inputs", file, "--numbers", "float32", "-q").status == 0
-    wrong = {"x": np.ones((1, 16, 12, 12), np.float32)}, {"input": np.ones((1, 3), np.float32)}
-    for arrays, words in zip(wrong, ("found x; expected input", "has shape (1, 3)"), strict=True):
-        np.savez(file, **arrays)
-        found = cli("run", folder / "net.dnnc", "--inputs", file)
+    np.savez(tmp_path / "name.npz", x=np.ones((1, 16, 12, 12), np.float32))
+    np.savez(tmp_path / "shape.npz", input=np.ones((1, 3), np.float32))
+    for name, words in (("name", "found x; expected input"), ("shape", "has shape (1, 3)")):
+        found = cli("run", folder / "net.dnnc", "--inputs", tmp_path / f"{name}.npz")
         assert found.status == 2
         assert words in found.err
     file.write_bytes(b"not numbers")

@@ -216,7 +216,7 @@ def written(s: Schedule) -> str:
 
 
 @given(st.data())
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_the_best_schedule_is_replayed_from_a_file(data: st.DataObject) -> None:
     shape, machine = data.draw(arrays(largest=6, planes=5)).shape, data.draw(machines(sizes=(64, 256, 4096)))
     found = best(Space(shape, machine))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import dnnc
 from dnnc import documents
@@ -40,9 +40,6 @@ from dnnc.space import Limits, Space
 from dnnc_runtime import machine as machines
 from dnnc_runtime.errors import Fault, UsageFault
 from dnnc_runtime.machine import Machine
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 _T = TypeVar("_T")
 
@@ -240,12 +237,12 @@ def _short(value: object) -> str:
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
-def attach(compilation: Compilation, model: ModelProto | str | Path | None = None) -> Compilation:
+def attach(compilation: Compilation, model: Any = None) -> Compilation:
     """A loaded compilation with the data of its constants, which lies in the model.
 
     Args:
         compilation: as :func:`load` gives it.
-        model: the model or its file, if it is not where the artifact says.
+        model: path of the ONNX file, or a ModelProto, if it is not where the artifact says.
 
     Raises:
         UsageFault: the model is not there, or is not the one that was compiled.
@@ -258,10 +255,11 @@ def attach(compilation: Compilation, model: ModelProto | str | Path | None = Non
     if graph != compilation.graph:
         raise UsageFault(f"model {_name(where)} gives another graph than it did; compile the model again")
     lowered = lower_with(graph, compilation.machine, compilation.constraints, compilation.unfused)
-    return replace(compilation, graph=graph, lowered=lowered)
+    program = replace(compilation.program, constants=lowered.constants)
+    return replace(compilation, graph=graph, lowered=lowered, program=program)
 
 
-def _model_of(compilation: Compilation, model: ModelProto | str | Path | None) -> ModelProto | str | Path:
+def _model_of(compilation: Compilation, model: Any) -> Any:
     """The model to attach, known by its digest."""
     from dnnc.onnx_import.reading import read
 
@@ -283,5 +281,5 @@ def _model_of(compilation: Compilation, model: ModelProto | str | Path | None) -
     return where
 
 
-def _name(model: ModelProto | str | Path) -> str:
+def _name(model: Any) -> str:
     return repr(str(model)) if isinstance(model, str | Path) else "given"

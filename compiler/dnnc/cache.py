@@ -73,7 +73,7 @@ class Cache:
         path = self._path(key)
         try:
             text = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             _log.warning("cache file %s cannot be read: %s; the layer is searched", path, error.strerror)

@@ -94,10 +94,13 @@ class Nest:
 
     def plane(self, dim: Dim, i: int) -> Range:
         """(start, count) of a tile of k, c or g."""
-        size = {"k": self.schedule.k, "c": self.schedule.c, "g": self.schedule.g}[dim]
-        shape = self.layer.shape
-        total = {"k": shape.k, "c": shape.c, "g": shape.g}[dim]
-        return i * size, min(size, total - i * size)
+        return self._planes[dim][i]
+
+    @cached_property
+    def _planes(self) -> dict[Dim, list[Range]]:
+        s, q = self.layer.shape, self.schedule
+        axes: tuple[tuple[Dim, int, int], ...] = (("k", s.k, q.k), ("c", s.c, q.c), ("g", s.g, q.g))
+        return {d: [(first, min(size, total - first)) for first in range(0, total, size)] for d, total, size in axes}
 
     def out_rows(self, unit: int, step: int) -> range:
         """Convolution rows of a unit's tile; empty where its block has ended."""

@@ -76,8 +76,17 @@ class Space:
             {d: _sizes(self.limits, d, total, granules[d], deal) for d, total in _planes(self.shape)},
         )
 
-    def structures(self, active: tuple[Dim, ...]) -> Iterator[tuple[tuple[Dim, ...], bool, Pinning | None]]:
+    def structures(self, active: tuple[Dim, ...]) -> tuple[tuple[tuple[Dim, ...], bool, Pinning | None], ...]:
         """(order, keep, pin) triples over these active loops, one for each distinct set of formulas."""
+        if active not in self._known:
+            self._known[active] = tuple(self._distinct(active))
+        return self._known[active]
+
+    @cached_property
+    def _known(self) -> dict[tuple[Dim, ...], tuple[tuple[tuple[Dim, ...], bool, Pinning | None], ...]]:
+        return {}
+
+    def _distinct(self, active: tuple[Dim, ...]) -> Iterator[tuple[tuple[Dim, ...], bool, Pinning | None]]:
         seen: set[object] = set()
         for order in permutations(active):
             if not self._allows(order):
@@ -163,8 +172,8 @@ def build_tables(
     columns = row_bytes(1, 1, 1, 1)
     y_pool, x_pool = (s.pool.y, s.pool.x) if s.pool else (None, None)
     return {
-        "y": axis_table(s.y, list(cuts_of["y"]), s.n, y_pool, rows),
-        "x": axis_table(s.x, list(cuts_of["x"]), 1, x_pool, columns),
+        "y": axis_table(s.y, tuple(cuts_of["y"]), s.n, y_pool, rows),
+        "x": axis_table(s.x, tuple(cuts_of["x"]), 1, x_pool, columns),
         **{d: plane_table(total, sizes[d]) for d, total in _planes(s)},
     }
 

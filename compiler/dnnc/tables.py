@@ -119,18 +119,15 @@ class RowBytes:
         """Bursts of a mask of whole input rows: every run of consecutive rows rounded up."""
         return sum(-(-n * self.input // self.burst) for n in run_lengths(mask))
 
-    def run(self, rows: int, row_bytes: int) -> int:
-        """Bursts of one run of consecutive rows."""
-        return -(-rows * row_bytes // self.burst)
-
-    def tiles(self, cut: Cut, row_bytes: int) -> int:
-        """Bursts of the outputs of a cut, each tile's rows one run."""
-        return sum(self.run(stop - first, row_bytes) for block in cut.tiles for first, stop in block)
+    def runs(self, rows: Ints, row_bytes: int) -> int:
+        """Bursts of runs of so many consecutive rows each."""
+        return int((-(-rows * row_bytes // self.burst)).sum())
 
 
+@lru_cache(maxsize=256)
 def axis_table(
     window: Window,
-    candidates: Sequence[tuple[Cut, bool]],
+    candidates: tuple[tuple[Cut, bool], ...],
     images: int,
     pool: Window | None,
     row: RowBytes,
@@ -162,12 +159,12 @@ def axis_table(
         union_full=column(lambda r: images * int((r.loads.union == window.size).sum())),
         first=column(lambda r: int(r.loads.load[0][:, 0].sum())),
         taps=column(lambda r: images * r.taps),
-        out_bursts=column(lambda r: images * sum(row.run(n, row.output) for n in r.stored)),
-        tile_bursts=column(lambda r: images * row.tiles(r.cut, row.tile)),
-        wide_bursts=column(lambda r: images * row.tiles(r.cut, row.wide)),
-        second_bursts=column(lambda r: images * row.tiles(r.cut, row.second)),
-        last_rows=column(lambda r: r.stored[-1]),
-        pooled=column(lambda r: max(r.stored)),
+        out_bursts=column(lambda r: images * row.runs(r.stored, row.output)),
+        tile_bursts=column(lambda r: images * row.runs(r.outputs, row.tile)),
+        wide_bursts=column(lambda r: images * row.runs(r.outputs, row.wide)),
+        second_bursts=column(lambda r: images * row.runs(r.outputs, row.second)),
+        last_rows=column(lambda r: int(r.stored[-1])),
+        pooled=column(lambda r: int(r.stored.max())),
         slots=column(lambda r: r.pool.slots if r.pool else 0),
         offset=np.asarray(offsets, dtype=np.int64),
         pins=_joined([r.pins for r in rows]),
@@ -194,7 +191,8 @@ class _Row:
     move: bool
     pool: PoolSteps | None
     loads: _Loads
-    stored: tuple[int, ...]
+    outputs: Ints
+    stored: Ints
     taps: int
     pins: Pinned
 
@@ -204,14 +202,15 @@ def _row(window: Window, cut: Cut, move: bool, images: int, pool: Window | None,
     loads = _even_loads(cut, row) if pointwise(window) else _masked_loads(window, cut, move, row)
     if loads is None or (move and pointwise(window)) or (pool and pooled is None):
         return None
+    outputs = np.array([stop - first for block in cut.tiles for first, stop in block], dtype=np.int64)
     if pooled:
-        stored = tuple(len(ws) for block in pooled.complete for ws in block if ws)
+        stored = np.array([len(ws) for block in pooled.complete for ws in block if ws], dtype=np.int64)
     else:
-        stored = tuple(b - a for block in cut.tiles for a, b in block)
+        stored = outputs
     before = np.concatenate([[0], np.cumsum(valid_taps(window))])
     ends = [[before[b] - before[a] for a, b in block] + [0] * (cut.steps - len(block)) for block in cut.tiles]
     taps = int(np.max(ends, axis=0).sum())
-    return _Row(cut, move, pooled, loads, stored, taps, _pins(loads, images, window.size))
+    return _Row(cut, move, pooled, loads, outputs, stored, taps, _pins(loads, images, window.size))
 
 
 def _even_loads(cut: Cut, row: RowBytes) -> _Loads:

@@ -127,7 +127,7 @@ class Arithmetic:
         bank, width = self._banks[transfer.memory], self._frame.widths[transfer.role]
         for counts, here, pitch, there, strides in placed(
             bank, transfer.pieces, width, view.offset, view.strides
-        ).boxes:
+        ):
             yield window(words, counts, there, strides, dtype), window(memory, counts, here, pitch, dtype)
 
     def _move(self, move: Move) -> None:

@@ -54,11 +54,12 @@ def run(
         compilation = attach(load(artifact), model)
         fed = _read(inputs, compilation.graph) if inputs else _drawn(compilation.graph, seed)
         systems: tuple[System, ...] = ("float32", "fixed") if numbers == "both" else (numbers,)
-        found = {system: pipeline.verify(compilation, fed, system) for system in systems}
+        found: dict[System, Verification] = {system: pipeline.verify(compilation, fed, system) for system in systems}
         if json:
             drawn = None if inputs else seed
-            results = {system: _data(verification) for system, verification in found.items()}
-            screen.data({"seed": drawn, "agreement": agreement_data(compilation.counted), **results})
+            data: dict[str, object] = {"seed": drawn, "agreement": agreement_data(compilation.counted)}
+            data.update((system, _data(verification)) for system, verification in found.items())
+            screen.data(data)
         else:
             for system, verification in found.items():
                 _show(screen, system, verification)
@@ -141,7 +142,8 @@ def _grid(system: System, verification: Verification) -> Grid:
         return Grid(("float32 layer", "largest error"), rows, frozenset({"float32 layer"}))
     counted = ((layer, f"{layer.saturations:,}", f"{layer.overflows:,}") for layer in layers)
     fixed = tuple((layer.name, "no" if layer.error else "yes", *counts) for layer, *counts in counted)
-    return Grid(("fixed layer", "bit-equal", "saturations", "overflows"), fixed, frozenset({"fixed layer", "bit-equal"}))
+    headings = ("fixed layer", "bit-equal", "saturations", "overflows")
+    return Grid(headings, fixed, frozenset(headings[:2]))
 
 
 def _judge(found: Mapping[System, Verification]) -> None:
