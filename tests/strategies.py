@@ -328,6 +328,7 @@ def _tile_sizes(draw: st.DrawFn, total: int, granule: int) -> int:
 @st.composite
 def _row_cuts(draw: st.DrawFn, shape: Shape, machine: Machine, deal: Deal) -> tuple[Cut, bool]:
     cut = draw(st.sampled_from(cuts(shape.y, deal.rows, draw(_styles()))))
-    assume(shape.pool is None or pool_steps(shape.pool.y, cut) is not None)
+    steps = pool_steps(shape.pool.y, cut) if shape.pool else None
+    assume(shape.pool is None or (steps is not None and (machine.units_can_send or not steps.heads)))
     sends = machine.units_can_send and deal.rows > 1 and halo(shape.y, cut, True) is not None
     return cut, sends and draw(st.sampled_from((True, True, False)))

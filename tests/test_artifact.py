@@ -210,6 +210,11 @@ def without_first(value: list[Any]) -> list[Any]:
     return value[1:]
 
 
+def one_more(content: dict[str, Any]) -> None:
+    """A member that this format does not have."""
+    content["extra"] = 1
+
+
 def in_cycles(content: dict[str, Any]) -> None:
     """A bound on bytes that is said to prove cycles."""
     layer = content["layers"][0]
@@ -226,7 +231,7 @@ LAYER = ("layers", 0)
         (put("format", value=0), "is of format 0, which is no longer read"),
         (put("format", value="1"), "it states no format"),
         (put("cost_model", value="0"), "its bytes are those of cost model '0', this dnnc"),
-        (lambda content: content.update(extra=1), "missing or unknown: extra"),
+        (one_more, "missing or unknown: extra"),
         (put("status", value="feasible"), 'states status "feasible", where it is "optimal"'),
         (edit("totals", "dram_bytes", by=more), "states totals {"),
         (put("machine", "digest", value="0" * 64), "states machine {"),

@@ -88,7 +88,7 @@ def test_the_loop_nest_of_the_published_schedule() -> None:
     plan, moved, _ = planned(published())
     assert list(nest_lines(plan, moved)) == [
         "for y in 3 tiles: 5-4-4 rows",
-        "  load input into maps: 3 x 24,960 to 29,952 B, 84,864 B in all (one read for all units)",
+        "  load input into maps: 3 x 24,960 to 29,952 B, 84,864 B in all (broadcast)",
         "  for k in 6 tiles of 64 planes",
         "    load weights into weights: 18 x 221,184 B = 3,981,312 B",
         "    multiply and accumulate 5 rows x 13 columns x 64 planes from 192 channels, 3x3 taps",
@@ -98,10 +98,7 @@ def test_the_loop_nest_of_the_published_schedule() -> None:
 
 def test_a_kept_halo_is_named_and_not_loaded_again() -> None:
     _, moved, _ = planned(replace(published(), keep=True))
-    assert str(moved[0]) == (
-        "load input into maps: 3 x 14,976 to 29,952 B, 64,896 B in all "
-        "(what the tile before holds is kept; one read for all units)"
-    )
+    assert str(moved[0]) == ("load input into maps: 3 x 14,976 to 29,952 B, 64,896 B in all (halo kept, broadcast)")
 
 
 def test_a_pin_is_named() -> None:

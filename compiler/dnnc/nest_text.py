@@ -66,7 +66,7 @@ class Transfer:
             sizes = f"{self.times:,} x {self.most:,} B = {self.total:,} B"
         else:
             sizes = f"{self.times:,} x {self.least:,} to {self.most:,} B, {self.total:,} B in all"
-        notes = "; ".join(filter(None, (self.when, "one read for all units" if self.broadcast else "")))
+        notes = ", ".join(filter(None, (self.when, "broadcast" if self.broadcast else "")))
         return f"{way}: {sizes}" + (f" ({notes})" if notes else "")
 
 
@@ -93,7 +93,7 @@ def _transfer(
         tiles = plan.schedule.trips(plan.layer.shape)[pin.dim]
         when = f"{pin.tiles} of {tiles} {pin.dim} tiles stay while {pin.loop} runs"
     elif role == "input" and verb == "load" and _keeps(plan, model):
-        when = "what the tile before holds is kept"
+        when = "halo kept"
     broadcast = any(isinstance(i, Load) and any(len(p.instances) > 1 for p in i.pieces) for i in instructions)
     memory = instructions[0].memory
     return Transfer(

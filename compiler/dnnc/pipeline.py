@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnnc.plan import LayerPlan, Plan
 from dnnc.search import Goal, Objective
-from dnnc_runtime.errors import CapacityFault, ModelFault
+from dnnc_runtime.errors import CapacityFault, ModelFault, UsageFault
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.machine import load as load_machine
 
@@ -173,7 +173,7 @@ def _plan(
         try:
             plan = planner.plan(lowered)
             break
-        except CapacityFault:
+        except (CapacityFault, UsageFault):
             more = _undo_for_room(lowered, planner, denied)
             if not more:
                 raise
@@ -183,7 +183,7 @@ def _plan(
         split = lower_with(graph, machine, rules, denied | {pair})
         try:
             other = planner.plan(split)
-        except CapacityFault:
+        except (CapacityFault, UsageFault):
             continue
         if _figure(other) < _figure(plan):
             lowered, plan, denied = split, other, denied | {pair}
@@ -197,7 +197,7 @@ def _figure(plan: Plan) -> tuple[int, int]:
 
 
 def _undo_for_room(lowered: Lowered, planner: Planner, denied: Denied) -> Denied:
-    """The first fusion of the first layer that does not fit."""
+    """The first fusion of the first layer that does not fit, or that no schedule can run."""
     from dnnc.layer import HostLayer
 
     for layer in lowered.layers:
@@ -205,7 +205,7 @@ def _undo_for_room(lowered: Lowered, planner: Planner, denied: Denied) -> Denied
             continue
         try:
             planner.layer(layer)
-        except CapacityFault:
+        except (CapacityFault, UsageFault):
             kinds = [f"{layer.shape.pool.kind}_pool"] if layer.shape.pool else []
             kinds += ["residual"] if layer.shape.residual else []
             return frozenset([(layer.name, kind) for kind in kinds if (layer.name, kind) not in denied][:1])

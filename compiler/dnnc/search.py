@@ -9,7 +9,7 @@ from math import isqrt
 from typing import Literal
 
 from dnnc.cycles import Timing
-from dnnc.enumerate import Found, best, quickest_legal
+from dnnc.enumerate import Found, best, pace_start, quickest_legal
 from dnnc.layer import Shape
 from dnnc.schedule import Schedule, dataflow
 from dnnc.space import ANYTHING, Limits, Space, locate
@@ -99,11 +99,12 @@ def optimize(
     if objective.goal == "traffic":
         found = _need(best(space))
         return Result(found.schedule, _prove(space, found, limit))
-    fastest = _need(best(space, "latency"))
+    fastest = _need(best(space, "latency", seed=best(space)))
     if objective.goal == "latency":
-        return Result(fastest.schedule, Proof("optimal", "enumeration", "cycles", fastest.cycles, fastest.cycles))
+        bound = pace_start(fastest.cycles, "latency")
+        return Result(fastest.schedule, Proof("optimal", "enumeration", "cycles", fastest.cycles, bound))
     most = int(fastest.cycles * (1 + objective.percent / 100))
-    found = _need(best(space, "traffic", most))
+    found = _need(best(space, "traffic", most, fastest))
     return Result(found.schedule, Proof("optimal", "enumeration", "bytes", found.bytes, found.bytes))
 
 

@@ -172,8 +172,8 @@ def build_tables(
     columns = row_bytes(1, 1, 1, 1)
     y_pool, x_pool = (s.pool.y, s.pool.x) if s.pool else (None, None)
     return {
-        "y": axis_table(s.y, tuple(cuts_of["y"]), s.n, y_pool, rows),
-        "x": axis_table(s.x, tuple(cuts_of["x"]), 1, x_pool, columns),
+        "y": axis_table(s.y, tuple(cuts_of["y"]), s.n, y_pool, machine.units_can_send, rows),
+        "x": axis_table(s.x, tuple(cuts_of["x"]), 1, x_pool, machine.units_can_send, columns),
         **{d: plane_table(total, sizes[d]) for d, total in _planes(s)},
     }
 

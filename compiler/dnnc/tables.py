@@ -130,6 +130,7 @@ def axis_table(
     candidates: tuple[tuple[Cut, bool], ...],
     images: int,
     pool: Window | None,
+    sends: bool,
     row: RowBytes,
 ) -> AxisTable:
     """The table of candidate (cut, move) pairs; pairs that are not legal are left out.
@@ -139,9 +140,10 @@ def axis_table(
         candidates: cuts, each with or without moves between units.
         images: how often the cut is gone through before the next outer loop.
         pool: the fused pool's window over the axis' outputs.
+        sends: whether units can send: what a pool's window over the edge of a block takes.
         row: bytes of whole rows.
     """
-    rows = [r for cut, move in candidates if (r := _row(window, cut, move, images, pool, row))]
+    rows = [r for cut, move in candidates if (r := _row(window, cut, move, images, pool, sends, row))]
     offsets = np.cumsum([0] + [len(r.pins.once) for r in rows[:-1]])
 
     def column(get: Callable[[_Row], int | bool]) -> Ints:
@@ -197,10 +199,14 @@ class _Row:
     pins: Pinned
 
 
-def _row(window: Window, cut: Cut, move: bool, images: int, pool: Window | None, row: RowBytes) -> _Row | None:
+def _row(
+    window: Window, cut: Cut, move: bool, images: int, pool: Window | None, sends: bool, row: RowBytes
+) -> _Row | None:
     pooled = pool_steps(pool, cut) if pool else None
     loads = _even_loads(cut, row) if pointwise(window) else _masked_loads(window, cut, move, row)
     if loads is None or (move and pointwise(window)) or (pool and pooled is None):
+        return None
+    if pooled and pooled.heads and not sends:
         return None
     outputs = np.array([stop - first for block in cut.tiles for first, stop in block], dtype=np.int64)
     if pooled:

@@ -105,6 +105,11 @@ def _shift(piece: Piece, other: Piece, strides: Sequence[int]) -> int | None:
     return shift
 
 
+def alike(piece: Piece, other: Piece) -> bool:
+    """Whether two pieces take up the same words of their memories in the same way."""
+    return _shift(piece, other, piece.pitch) is not None
+
+
 def _reach(box: Box, width: int) -> tuple[int, int]:
     """The first word of a box in its memory, and one past the last; a pitch must not be negative."""
     counts, here, pitch, _, _ = box

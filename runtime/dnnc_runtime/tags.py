@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, Box, banks, placed, row_major, window
+from dnnc_runtime.addressing import Bank, Box, alike, banks, placed, row_major, window
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import SPACES, Frame
 from dnnc_runtime.machine import Machine
@@ -35,6 +35,30 @@ class Words(NamedTuple):
         return self.first < other.end and other.first < self.end
 
 
+class _Unit:
+    """One unit's memory: where every write went, and the last piece written at every place."""
+
+    def __init__(self) -> None:
+        self._writes: list[Words] = []
+        self._pieces: dict[_Key, tuple[Piece, int]] = {}
+
+    def put(self, role: Role | None, piece: Piece, words: Words) -> None:
+        """Words are written, as a piece of a role unless that is None."""
+        if role is not None:
+            self._pieces[_key(role, piece)] = piece, len(self._writes)
+        self._writes.append(words)
+
+    def find(self, role: Role, piece: Piece) -> Words | None:
+        """The words of a piece if it was written just so and nothing on top of it."""
+        held, when = self._pieces.get(_key(role, piece), (None, 0))
+        if held is None or held.pitch != piece.pitch or held.region != piece.region:
+            return None
+        first, end = self._writes[when]
+        if any(other < end and first < stop for other, stop in self._writes[when + 1 :]):
+            return None
+        return self._writes[when]
+
+
 class Tags:
     """The tags of all memories for the length of a section."""
 
@@ -50,16 +74,15 @@ class Tags:
         dtype = np.dtype(np.int32 if top < 2**31 else np.int64)
         self._tags = {bank.name: np.zeros(bank.words * bank.units, dtype) for bank in banks(machine).values()}
         self._later: dict[str, list[tuple[Role | None, Sequence[Piece], int]]] = {name: [] for name in self._tags}
-        self._whole: dict[str, list[dict[_Key, tuple[Piece, Words]]]] = {
-            bank.name: [{} for _ in range(bank.units)] for bank in banks(machine).values()
-        }
+        self._units = {bank.name: [_Unit() for _ in range(bank.units)] for bank in banks(machine).values()}
 
     def read(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Words:
         """Every word of the pieces (of one unit each) has to hold its element of the role."""
-        low, high = bank.words, 0
+        units, low, high = self._units[bank.name], bank.words, 0
         changed: list[Piece] = []
         for piece in pieces:
-            words = self._whole_words(role, bank, piece)
+            (unit,) = piece.instances
+            words = units[unit].find(role, piece) if unit < bank.units else None
             if words is None:
                 changed.append(piece)
                 words, _ = _extent(bank, piece, self._frame.widths[role])
@@ -71,43 +94,27 @@ class Tags:
 
     def write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Words:
         """From now on the words of the pieces hold their elements of the role."""
-        width = self._frame.widths[role]
-        self._later[bank.name].append((role, pieces, width))
-        low, high = bank.words, 0
-        for piece in pieces:
-            words, apart = _extent(bank, piece, width)
-            key = _key(role, piece)
-            low, high = min(low, words.first), max(high, words.end)
-            for unit in piece.instances:
-                self._disturb(bank, unit, words)
-                if apart:
-                    self._whole[bank.name][unit][key] = piece, words
-        return Words(low, high)
+        return self._overwrite(role, bank, pieces, self._frame.widths[role])
 
     def clear(self, bank: Bank, pieces: Sequence[Piece], width: int) -> Words:
         """From now on the words of the pieces, ``width`` for each element, hold nothing."""
-        self._later[bank.name].append((None, pieces, width))
-        low, high = bank.words, 0
+        return self._overwrite(None, bank, pieces, width)
+
+    def _overwrite(self, role: Role | None, bank: Bank, pieces: Sequence[Piece], width: int) -> Words:
+        self._later[bank.name].append((role, pieces, width))
+        units, low, high = self._units[bank.name], bank.words, 0
+        last: Piece | None = None
+        words, apart = Words(0, 0), False
         for piece in pieces:
-            words, _ = _extent(bank, piece, width)
-            low, high = min(low, words.first), max(high, words.end)
+            if last is None or not alike(last, piece):
+                words, apart = _extent(bank, piece, width)
+                low, high = min(low, words.first), max(high, words.end)
+                last = piece
             for unit in piece.instances:
-                self._disturb(bank, unit, words)
+                if not 0 <= unit < bank.units:
+                    raise DisagreementFault(f"unit {unit} of memory {bank.name!r}, which has {bank.units}")
+                units[unit].put(role if apart else None, piece, words)
         return Words(low, high)
-
-    def _whole_words(self, role: Role, bank: Bank, piece: Piece) -> Words | None:
-        """The words of the piece if it was written just so and nothing on top of it."""
-        (unit,) = piece.instances
-        found = self._whole[bank.name][unit].get(_key(role, piece)) if unit < bank.units else None
-        if found is None or found[0].pitch != piece.pitch or found[0].region != piece.region:
-            return None
-        return found[1]
-
-    def _disturb(self, bank: Bank, unit: int, words: Words) -> None:
-        """Pieces that lose words are no longer whole."""
-        kept = self._whole[bank.name][unit]
-        for key in [key for key, (_, held) in kept.items() if held.first < words.end and words.first < held.end]:
-            del kept[key]
 
     def _settle(self, bank: Bank) -> None:
         """Tag the words that were written since."""
@@ -158,9 +165,6 @@ def _key(role: Role, piece: Piece) -> _Key:
 
 def _extent(bank: Bank, piece: Piece, width: int) -> tuple[Words, bool]:
     """The words that a piece takes up, and whether its elements are known to lie apart."""
-    units = piece.instances
-    if not units or min(units) < 0 or max(units) >= bank.units:
-        raise DisagreementFault(f"units {units} of memory {bank.name!r}, which has {bank.units}")
     end, apart = piece.base + width, True
     for axis, step in zip(reversed(piece.region), reversed(piece.pitch), strict=True):
         more = extent(axis) - 1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dnnc.graph import Graph
-    from dnnc.numeric import System, Verification
+    from dnnc.numeric import LayerNumbers, System, Verification
     from dnnc.report import Grid
 
 Inputs = Annotated[
@@ -27,6 +27,16 @@ Inputs = Annotated[
 ]
 Numbers = Annotated[Literal["float32", "fixed", "both"], typer.Option(help="The number systems to run in.")]
 Seed = Annotated[int, typer.Option(metavar="N", min=0, help="Of the random inputs.")]
+
+_SYSTEMS: Mapping[str, tuple[System, ...]] = {
+    "float32": ("float32",),
+    "fixed": ("fixed",),
+    "both": ("float32", "fixed"),
+}
+_HEADINGS: Mapping[str, tuple[str, ...]] = {
+    "float32": ("float32 error",),
+    "fixed": ("fixed point", "saturations", "overflows"),
+}
 
 
 def run(
@@ -52,15 +62,19 @@ def run(
         from dnnc.artifact import attach, load
 
         compilation = attach(load(artifact), model)
+        screen.stage("load", compilation)
         fed = _read(inputs, compilation.graph) if inputs else _drawn(compilation.graph, seed)
-        systems: tuple[System, ...] = ("float32", "fixed") if numbers == "both" else (numbers,)
-        found: dict[System, Verification] = {system: pipeline.verify(compilation, fed, system) for system in systems}
+        found: dict[System, Verification] = {}
+        for system in _SYSTEMS[numbers]:
+            found[system] = pipeline.verify(compilation, fed, system)
+            screen.stage(system, found[system])
         if json:
-            drawn = None if inputs else seed
-            data: dict[str, object] = {"seed": drawn, "agreement": agreement_data(compilation.counted)}
+            data: dict[str, object] = {"seed": None if inputs else seed}
+            data["agreement"] = agreement_data(compilation.counted)
             data.update((system, _data(verification)) for system, verification in found.items())
             screen.data(data)
         else:
+            screen.grid(_grid(found))
             for system, verification in found.items():
                 _show(screen, system, verification)
             show_agreement(screen, compilation.counted)
@@ -118,7 +132,6 @@ def _data(verification: Verification) -> dict[str, object]:
 def _show(screen: Terminal, system: System, verification: Verification) -> None:
     from dnnc.report import plural
 
-    screen.grid(_grid(system, verification))
     layers = verification.layers
     if not verification.agree:
         return
@@ -132,18 +145,27 @@ def _show(screen: Terminal, system: System, verification: Verification) -> None:
         screen.line(f"fixed      {compared} bit-equal to the untiled reference; {counts}", "green")
 
 
-def _grid(system: System, verification: Verification) -> Grid:
-    """A line for each layer that was compared."""
+def _grid(found: Mapping[System, Verification]) -> Grid:
+    """A line for each layer that was compared; a dash where one number system has nothing to compare it with."""
     from dnnc.report import Grid
 
-    layers = verification.layers
+    names = dict.fromkeys(layer.name for verification in found.values() for layer in verification.layers)
+    cells: dict[str, list[str]] = {name: [] for name in names}
+    for system, verification in found.items():
+        layers = {layer.name: layer for layer in verification.layers}
+        for name, row in cells.items():
+            row.extend(_cells(system, layers.get(name)))
+    headings = ("layer", *(heading for system in found for heading in _HEADINGS[system]))
+    return Grid(headings, tuple((name, *row) for name, row in cells.items()), frozenset({"layer"}))
+
+
+def _cells(system: System, layer: LayerNumbers | None) -> tuple[str, ...]:
+    if layer is None:
+        return ("-",) * len(_HEADINGS[system])
     if system == "float32":
-        rows = tuple((layer.name, f"{layer.error:.2e}") for layer in layers)
-        return Grid(("float32 layer", "largest error"), rows, frozenset({"float32 layer"}))
-    counted = ((layer, f"{layer.saturations:,}", f"{layer.overflows:,}") for layer in layers)
-    fixed = tuple((layer.name, "no" if layer.error else "yes", *counts) for layer, *counts in counted)
-    headings = ("fixed layer", "bit-equal", "saturations", "overflows")
-    return Grid(headings, fixed, frozenset(headings[:2]))
+        return (f"{layer.error:.1e}",)
+    equal = f"off by {layer.error:.1e}" if layer.error else "bit-equal"
+    return equal, f"{layer.saturations:,}", f"{layer.overflows:,}"
 
 
 def _judge(found: Mapping[System, Verification]) -> None:

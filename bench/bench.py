@@ -1,0 +1,114 @@
+"""Measures dnnc on ResNet-50 and prints every figure beside its goal: python bench/bench.py [--target NAME].
+
+Times are CPU-seconds of one process and its threads, which are held to one, so that other load on the machine matters
+little; that of ``--help`` is wall time, the least of ten. Memory is the process's peak resident set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+DNNC = (sys.executable, "-m", "dnnc")
+
+SEARCH = """
+import sys, time
+from dnnc.onnx_import import load
+from dnnc.pipeline import lower_with
+from dnnc.planning import Planner
+from dnnc.search import Objective
+from dnnc.simplify import simplify
+from dnnc_runtime.machine import load as machine
+target = machine(sys.argv[2])
+lowered = lower_with(simplify(load(sys.argv[1])), target, None, frozenset())
+planner, start = Planner(target, Objective()), time.process_time()
+planner.plan(lowered)
+print(time.process_time() - start)
+"""
+"""Plans a model's layers, and nothing else; prints the CPU-seconds which that takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a finished process used: CPU-seconds, wall seconds, peak bytes resident; and what it printed."""
+
+    cpu: float
+    wall: float
+    peak: int
+    printed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured figure and, where there is one, its goal: what it should stay under."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float | None = None
+
+    def __str__(self) -> str:
+        goal = f"{self.value / self.goal:8.2f} of {self.goal:g} {self.unit}" if self.goal else ""
+        return f"{self.name:44}{self.value:9.2f} {self.unit:6}{goal}"
+
+
+def measure(command: Sequence[str]) -> Run:
+    """Run a command, with one thread to each library.
+
+    Raises:
+        SystemExit: it fails.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, env=os.environ | ONE_THREAD)
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"exit status {process.returncode}: {' '.join(command)}")
+        output.seek(0)
+        # ru_maxrss is in KiB, but in bytes on macOS.
+        peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return Run(used.ru_utime + used.ru_stime, wall, peak, output.read())
+
+
+def figures(target: str, folder: Path) -> list[Figure]:
+    """Every figure, measured in a folder for scratch files."""
+    model, artifact = str(folder / "resnet50.onnx"), str(folder / "resnet50.dnnc")
+    measure((sys.executable, str(MODELS / "build.py"), "resnet50", "-o", model))
+    compiled = measure((*DNNC, "compile", model, "--target", target, "--no-cache", "--quiet", "-o", artifact))
+    search = float(measure((sys.executable, "-c", SEARCH, model, target)).printed)
+    out = [
+        Figure("compile ResNet-50 to the proven optimum", compiled.cpu, "CPU-s", 10),
+        Figure("  of this, the search and its proofs", search, "CPU-s"),
+        Figure("  the search's share", 100 * search / compiled.cpu, "%"),
+        Figure("  peak memory", compiled.peak / 1e9, "GB", 1.5),
+    ]
+    for numbers, name in (("float32", "in float32"), ("fixed", "in fixed point")):
+        ran = measure((*DNNC, "run", artifact, "--quiet", "--numbers", numbers))
+        out.append(Figure(f"run ResNet-50 {name}, and compare", ran.cpu, "CPU-s", 10))
+    help_walls = [measure((*DNNC, "--help")).wall for _ in range(10)]
+    return [*out, Figure("dnnc --help", min(help_walls), "s", 0.3)]
+
+
+def main() -> None:
+    """Prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", default="snowflake", metavar="NAME|FILE", help="the machine (default snowflake)")
+    target = parser.parse_args().target
+    with tempfile.TemporaryDirectory() as folder:
+        for figure in figures(target, Path(folder)):
+            print(figure)
+
+
+if __name__ == "__main__":
+    main()

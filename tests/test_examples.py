@@ -1,0 +1,127 @@
+"""What the documents say is so: the published schedule is replayed, files and links exist, examples are accepted."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import published_schedule as example
+from dnnc import constraints
+from dnnc_runtime import machine
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = ("compiler/dnnc", "runtime/dnnc_runtime", "models", "tests")
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def blocks(name: str, language: str) -> list[str]:
+    """The code blocks of a document that are marked with a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text(name), re.M | re.S)
+
+
+# -- the published schedule -------------------------------------------------------------------------------------------
+
+
+def test_the_published_schedule_is_replayed_and_beaten() -> None:
+    """In KiB; maps are input, halo read again, and output.
+
+    conv2: 27x27x64, 15, 13 and 11 rows of input for three tiles of rows, 63.375 after the pool; conv3 to conv5: 13 rows,
+    two of them read again between each pair of tiles. Weights of conv2 to conv5 three times: once for each tile of maps.
+    """
+    model = example.convolutions()
+    replayed, free = example.traffic(model, example.CONSTRAINTS), example.traffic(model)
+    assert {name: (found.weights, found.maps) for name, found in replayed.items()} == {
+        "conv1": (45.375, 294 + 27.5625 + 378.125),
+        "conv2": (3 * 600, 91.125 + 27 + 63.375),
+        "conv3": (3 * 1296, 63.375 + 19.5 + 126.75),
+        "conv4": (3 * 1728, 126.75 + 39 + 84.5),
+        "conv5": (3 * 1152, 84.5 + 26 + 18),
+    }
+    assert all(example.agrees(name, found) for name, found in replayed.items())
+    assert sum(found.total for found in free.values()) == 5_864.875
+    lines = example.report(replayed, free)
+    assert sum(line.endswith("agrees") for line in lines) == 5
+
+
+# -- documents --------------------------------------------------------------------------------------------------------
+
+
+def mapped() -> Iterator[Path]:
+    """The files that the code map lists."""
+    sections = re.split(r"^### (\S+)$", text("CONTRIBUTING.md"), flags=re.M)
+    for folder, section in zip(sections[1::2], sections[2::2], strict=True):
+        listing = re.split(r"^## ", section, flags=re.M)[0]
+        for names in re.findall(r"^- (`[^:]*`):", listing, re.M):
+            yield from (ROOT / folder / name for name in re.findall(r"`([^`]+)`", names))
+
+
+def test_the_code_map_has_every_file_once() -> None:
+    listed = sorted(mapped())
+    assert [path for path in listed if not path.is_file()] == []
+    sources = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    assert [path for path in listed if path.suffix == ".py"] == sorted(sources)
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_resolves(document: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", document.read_text("utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not target.startswith("https://"):
+            name, _, anchor = target.partition("#")
+            file = document.parent / name if name else document
+            assert file.exists(), target
+            assert not anchor or anchor in anchors(file), target
+
+
+def test_the_readme_has_two_commands() -> None:
+    """The first uses dnnc, the second passes the tests; continuous integration runs both as they stand."""
+    commands = re.findall(r"^ *(python3 -m venv .*)$", text("README.md"), re.M)
+    assert [command.split()[-1] for command in commands] == ["resnet50.dnnc", "2"]
+    assert all("&&" in command for command in commands)
+
+
+def test_the_readme_s_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the smallest network, which is not the one that it names."""
+    import onnx
+
+    from zoo import NETWORKS
+
+    monkeypatch.chdir(tmp_path)
+    onnx.save(NETWORKS["conv13x13"](), "resnet50.onnx")
+    for block in blocks("README.md", "python"):
+        exec(block, {})
+    assert (tmp_path / "resnet50.dnnc").is_file()
+
+
+def test_the_documents_examples_are_accepted() -> None:
+    (asked,) = blocks("docs/constraints.md", "toml")
+    assert [rule.patterns for rule in constraints.loads(asked, "constraints.md").rules] == [
+        None,
+        ("conv2", "layer[34].*"),
+        ("conv5",),
+    ]
+    (described,) = blocks("docs/machine-file.md", "toml")
+    assert machine.loads(described, "machine-file.md").name == "one-buffer"
+
+
+def test_the_machine_page_names_every_key() -> None:
+    page = text("docs/machine-file.md")
+    for name in machine.shipped():
+        content = tomllib.loads(text(f"runtime/dnnc_runtime/targets/{name}.toml"))
+        for table, keys in content.items():
+            for key in keys if isinstance(keys, dict) else ():
+                assert f"`{key}`" in page or f"`{table}.{key}`" in page, key

@@ -1,0 +1,192 @@
+"""The optimum is legal and one: nothing drawn at random beats it, and more room or more freedom never costs a byte."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from dnnc.enumerate import best
+from dnnc.layer import Layer, Shape
+from dnnc.schedule import dataflow
+from dnnc.search import NoSchedule, Objective, Result, figures, hurried, lower_bound, optimize, runner_ups
+from dnnc.space import Limits, Space
+from dnnc.traffic import compulsory
+from dnnc_runtime import machine as machines_file
+from dnnc_runtime.machine import Machine
+from dnnc_runtime.program import Window
+from strategies import fitted, layers, machines, schedules
+
+SIZES = (48, 96, 192, 400, 1000, 4000)
+LATENCY, BALANCED = Objective("latency"), Objective("balanced", 10.0)
+SNOWFLAKE = machines_file.load("snowflake")
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Shape, Machine]:
+    """A layer's shape and a machine on which something fits."""
+    layer, machine = draw(layers(6, 6)), draw(machines(SIZES))
+    assume(best(Space(layer.shape, machine)) is not None)
+    return layer.shape, machine
+
+
+def fewest(shape: Shape, machine: Machine, limits: Limits | None = None) -> int | None:
+    found = best(Space(shape, machine, limits or Limits()))
+    return found.bytes if found else None
+
+
+def fits(shape: Shape, machine: Machine, result: Result) -> bool:
+    used = figures(shape, machine, result.schedule).memory
+    return all(used[m.name] <= m.bytes for m in machine.memories)
+
+
+# -- the optimum --------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(problems())
+def test_the_optimum_fits_and_lies_over_its_bounds(problem: tuple[Shape, Machine]) -> None:
+    shape, machine = problem
+    result = optimize(shape, machine)
+    assert fits(shape, machine, result)
+    moved = figures(shape, machine, result.schedule).dram_bytes
+    assert moved >= lower_bound(shape, machine) >= compulsory(shape, machine)
+    assert result.proof.status == "optimal"
+    assert result.proof.value == result.proof.bound == moved
+    assert result.proof.gap == 0.0
+
+
+@settings(max_examples=60)
+@given(layers(6, 6), machines(), st.data())
+def test_no_legal_schedule_beats_the_optimum(layer: Layer, machine: Machine, data: st.DataObject) -> None:
+    """In memories that a random schedule fills to the last word, there are at least as good ones among the candidates."""
+    shape = layer.shape
+    schedule = data.draw(schedules(shape, machine))
+    machine = fitted(shape, machine, schedule)
+    granules = next(d for d in Space(shape, machine).deals if d.mode == schedule.mode).granules(shape, machine)
+    sizes = {"k": (schedule.k, shape.k), "c": (schedule.c, shape.c), "g": (schedule.g, shape.g)}
+    assume(all(size == whole or size % granules[d] == 0 for d, (size, whole) in sizes.items()))  # type: ignore[index]
+    assume(schedule.y.style == schedule.x.style == "footprint")
+    assert (fewest(shape, machine) or 0) <= figures(shape, machine, schedule).dram_bytes
+
+
+@settings(max_examples=30)
+@given(layers(5, 5), machines(SIZES[:-1]), st.data())
+def test_more_bytes_on_chip_never_cost_bytes_of_dram(layer: Layer, machine: Machine, data: st.DataObject) -> None:
+    memory = data.draw(st.sampled_from(machine.memories))
+    larger = machine.with_memory(memory.name, memory.bytes + data.draw(st.sampled_from((2, 16, 100, 1000))) * 2)
+    small, large = fewest(layer.shape, machine), fewest(layer.shape, larger)
+    assert small is None or (large is not None and large <= small)
+
+
+NARROW = (
+    Limits(pin=False), Limits(move=False), Limits(keep=False), Limits(buffers=(2, None, None)), Limits(buffers=(2, 2, 2)),
+    Limits(dataflow="weight-stationary"), Limits(dataflow="input-stationary"), Limits(dataflow="output-stationary"),
+    Limits(order=("k", "y", "x", "c", "g")), Limits(counts=(("y", 2),)), Limits(modes=("combined",)), Limits(modes=("cooperative",)),
+)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(layers(5, 5), machines(SIZES), st.sampled_from(NARROW))
+def test_freedom_never_costs_a_byte_and_limits_are_kept(layer: Layer, machine: Machine, limits: Limits) -> None:
+    shape = layer.shape
+    narrow, wide = best(Space(shape, machine, limits)), fewest(shape, machine)
+    if narrow is None:
+        return
+    assert wide is not None
+    assert wide <= narrow.bytes
+    s = narrow.schedule
+    assert limits.pin is None or s.pin is None
+    assert limits.move is None or s.move == limits.move
+    assert limits.keep is None or s.keep == limits.keep
+    vector = shape.kind == "vector"
+    wanted = [(b, a) for i, (b, a) in enumerate(zip(s.buffers, limits.buffers, strict=True)) if not (vector and i == 1)]
+    assert all(asked is None or buffers == asked for buffers, asked in wanted)
+    assert limits.dataflow is None or limits.dataflow in dataflow(s.order)
+    assert limits.order is None or s.order == tuple(d for d in limits.order if d in s.order)
+    assert all(s.trips(shape)[dim] == count for dim, count in limits.counts)
+    assert limits.modes is None or s.mode in limits.modes
+
+
+# -- objectives ---------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(problems())
+def test_objectives_bound_each_other(problem: tuple[Shape, Machine]) -> None:
+    shape, machine = problem
+    traffic, latency, balanced = (
+        figures(shape, machine, optimize(shape, machine, objective=o).schedule) for o in (Objective(), LATENCY, BALANCED)
+    )
+    assert traffic.dram_bytes <= balanced.dram_bytes <= latency.dram_bytes
+    assert latency.cycles <= balanced.cycles <= max(latency.cycles * 1.1, latency.cycles)
+    assert latency.cycles <= traffic.cycles
+
+
+@settings(max_examples=40)
+@given(layers(5, 5), machines(), st.data())
+def test_no_legal_schedule_is_faster_than_the_fastest(layer: Layer, machine: Machine, data: st.DataObject) -> None:
+    shape = layer.shape
+    schedule = data.draw(schedules(shape, machine))
+    machine = fitted(shape, machine, schedule)
+    granules = next(d for d in Space(shape, machine).deals if d.mode == schedule.mode).granules(shape, machine)
+    sizes = {"k": (schedule.k, shape.k), "c": (schedule.c, shape.c), "g": (schedule.g, shape.g)}
+    assume(all(size == whole or size % granules[d] == 0 for d, (size, whole) in sizes.items()))  # type: ignore[index]
+    assume(schedule.y.style == schedule.x.style == "footprint")
+    fastest = best(Space(shape, machine), "latency")
+    assert fastest is not None
+    assert fastest.cycles <= figures(shape, machine, schedule).cycles
+
+
+@settings(max_examples=25)
+@given(problems())
+def test_a_hurried_schedule_is_legal_and_proves_nothing(problem: tuple[Shape, Machine]) -> None:
+    shape, machine = problem
+    result = hurried(shape, machine)
+    assert fits(shape, machine, result)
+    assert result.proof.status == "feasible"
+    assert result.proof.bound <= (fewest(shape, machine) or 0) <= result.proof.value
+
+
+@settings(max_examples=25)
+@given(problems())
+def test_runner_ups_are_the_best_of_the_other_dataflows(problem: tuple[Shape, Machine]) -> None:
+    shape, machine = problem
+    result = optimize(shape, machine)
+    mine = dataflow(result.schedule.order)
+    others = runner_ups(shape, machine, result.schedule)
+    assert not {r.dataflow for r in others} & set(mine)
+    assert [r.bytes for r in others] == sorted(r.bytes for r in others)
+    for other in others:
+        assert other.bytes == fewest(shape, machine, Limits(dataflow=other.dataflow)) or 0
+        assert other.bytes >= result.proof.value
+
+
+def test_equal_problems_have_equal_answers() -> None:
+    shape = Shape("array", 1, 1, 96, 48, Window(20, 20, 3, 1, 1, 1, 1), Window(20, 20, 3, 1, 1, 1, 1), 1)
+    assert optimize(shape, SNOWFLAKE) == optimize(replace(shape), replace(SNOWFLAKE, name="another", description=""))
+
+
+def test_nothing_fits_in_no_memory() -> None:
+    shape = Shape("array", 1, 1, 4, 4, Window(4, 4), Window(4, 4))
+    tiny = SNOWFLAKE.with_memory("maps", 2)
+    with pytest.raises(NoSchedule):
+        optimize(shape, tiny)
+    with pytest.raises(NoSchedule):
+        hurried(shape, tiny)
+
+
+# -- bounds, by hand ----------------------------------------------------------------------------------------------------
+
+
+def test_the_lower_bound_of_a_matrix_product() -> None:
+    """1000 x 1000 by 1000 x 1000 on 2-byte words with 768 KiB on chip, S = 393,216 words, no sliding window: at least
+    2 x 10^9 / sqrt(S) - 2 S = 2,403,021 words, under the 3 x 10^6 that are touched: compulsory is the bound."""
+    two_buffer = machines_file.load("two-buffer")
+    shape = Shape("array", 1, 1, 1000, 1000, Window(1000, 1000), Window(1, 1))
+    assert lower_bound(shape, two_buffer) == compulsory(shape, two_buffer) == 3 * 10**6 * 2
+    small = two_buffer.with_memory("maps", 64 * 1024).with_memory("weights", 32 * 1024)
+    # S = 49,152 words: isqrt(S) + 1 = 222; 2 x 10^9 // 222 - 98,304 = 8,910,704 words.
+    assert lower_bound(shape, small) == (2 * 10**9 // 222 - 98_304) * 2 == 17_821_410
