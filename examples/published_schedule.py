@@ -64,7 +64,7 @@ def traffic(model: onnx.ModelProto, constraints: Path | None = None) -> dict[str
     """What every convolution moves on Snowflake, with the fewest bytes that the constraints allow."""
     compilation = dnnc.compile(model, "snowflake", constraints=constraints)
     moved = {layer: compilation.traffic[layer] for layer in PUBLISHED}
-    return {layer: Traffic(_kib(roles["weights"]), _kib(roles["input"] + roles["output"])) for layer, roles in moved.items()}
+    return {name: Traffic(_kib(of["weights"]), _kib(of["input"] + of["output"])) for name, of in moved.items()}
 
 
 def _kib(byte_counts: Iterable[int]) -> float:
@@ -79,23 +79,27 @@ def agrees(layer: str, found: Traffic) -> bool:
 
 
 def report(replayed: Mapping[str, Traffic], free: Mapping[str, Traffic]) -> list[str]:
-    """The published table beside the replayed one, and what the free search moves."""
-    lines = ["KiB      published           replayed                     free search", f"{'layer':7}" + "   weights      maps" * 3]
-    for layer, published in PUBLISHED.items():
-        figures = (*published, replayed[layer].weights, replayed[layer].maps, free[layer].weights, free[layer].maps)
-        verdict = "agrees" if agrees(layer, replayed[layer]) else "DIFFERS"
-        lines.append(f"{layer:7}" + "".join(f"{kib:10.3f}" for kib in figures) + f"  {verdict}")
+    """The published table beside the replayed one and the free search's, and what that saves."""
+    lines = [
+        f"{'KiB':7}{'published':>11}{'replayed':>20}{'free search':>24}",
+        f"{'layer':7}" + "   weights      maps" * 3,
+    ]
+    for name, published in PUBLISHED.items():
+        figures = (*published, replayed[name].weights, replayed[name].maps, free[name].weights, free[name].maps)
+        verdict = "agrees" if agrees(name, replayed[name]) else "DIFFERS"
+        lines.append(f"{name:7}" + "".join(f"{kib:10,.3f}" for kib in figures) + f"  {verdict}")
     kernels = replayed["conv1"].weights
-    published_total = sum(map(sum, PUBLISHED.values()))
-    of_replay, of_free = (sum(layer.total for layer in each.values()) for each in (replayed, free))
+    published_kib = sum(map(sum, PUBLISHED.values()))
+    replayed_kib, free_kib = (sum(layer.total for layer in each.values()) for each in (replayed, free))
     return [
         *lines,
         "",
-        f"conv1's published weights are {LOADS_OF_CONV1} x {kernels} KiB: the kernels loaded once for each compute unit;",
-        f"a broadcast, which the machine has, needs {kernels} KiB.",
-        f"published {published_total:10,.3f} KiB, pool1 apart: its input is stored, and read again",
-        f"replayed  {of_replay:10,.3f} KiB, pool1 apart",
-        f"free      {of_free:10,.3f} KiB, pool1 fused: {published_total / of_free:.2f} times fewer than published",
+        f"conv1's published weights are {LOADS_OF_CONV1} x {kernels} KiB: the same kernels loaded for each compute unit.",
+        f"A broadcast, which the machine has, needs {kernels} KiB.",
+        "",
+        f"published {published_kib:10,.3f} KiB, and pool1 apart, whose input is stored and read again",
+        f"replayed  {replayed_kib:10,.3f} KiB, pool1 apart",
+        f"free      {free_kib:10,.3f} KiB, pool1 fused: {100 * (1 - free_kib / published_kib):.1f} % fewer than published",
     ]
 
 

@@ -31,10 +31,10 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def test_the_published_schedule_is_replayed_and_beaten() -> None:
-    """In KiB; maps are input, halo read again, and output.
+    """In KiB; maps are input, halo read again, and output. Weights of conv2 to conv5 come once for each tile of maps.
 
-    conv2: 27x27x64, 15, 13 and 11 rows of input for three tiles of rows, 63.375 after the pool; conv3 to conv5: 13 rows,
-    two of them read again between each pair of tiles. Weights of conv2 to conv5 three times: once for each tile of maps.
+    conv1: 21 rows of 224x3 words that two units need. conv2: three tiles of 12, 12 and 11 rows of 27x64 words: of 27 rows
+    8 come again. conv3 to conv5: 6, 6 and 5 of 13 rows, so that 4 come again.
     """
     model = example.convolutions()
     replayed, free = example.traffic(model, example.CONSTRAINTS), example.traffic(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from dnnc.graph import Graph
 from dnnc.layer import HostLayer
 from dnnc.onnx_import import original, single_node_model, with_outputs
+from dnnc.plan import LayerPlan, Plan
 from dnnc_runtime.executor import execute
 from dnnc_runtime.numbers import Fixed, Float32
 from dnnc_runtime.program import Host, HostRun, Program
 from dnnc_runtime.reference import refer
-
-if TYPE_CHECKING:
-    from dnnc.pipeline import Compilation
 
 Values = Mapping[str, NDArray[Any]]
 System = Literal["float32", "fixed"]
@@ -58,10 +56,12 @@ def with_host(program: Program, graph: Graph) -> Program:
     return replace(program, host=_host(graph))
 
 
-def verify(compilation: Compilation, inputs: Values, system: System) -> Verification:
+def verify(graph: Graph, plan: Plan, program: Program, inputs: Values, system: System) -> Verification:
     """Execute a compiled model and compare every layer.
 
     Args:
+        graph: of the model, with its source.
+        plan, program: of the graph.
         inputs: values of all inputs by name.
         system: "float32", compared with onnxruntime; or "fixed", the machine's, compared with the untiled reference.
 
@@ -69,17 +69,17 @@ def verify(compilation: Compilation, inputs: Values, system: System) -> Verifica
         UsageFault: an input is absent or of another shape.
         DisagreementFault: the program is not consistent with itself.
     """
-    program = with_host(compilation.program, compilation.graph)
+    program = with_host(program, graph)
     if system == "fixed":
-        numbers = Fixed.of(compilation.machine)
+        numbers = Fixed.of(plan.machine)
         found = execute(program, inputs, numbers=numbers, keep_values=True)
         wanted: Values = refer(program, inputs, numbers=numbers, keep_values=True).values
     else:
         found = execute(program, inputs, numbers=Float32(), keep_values=True)
-        wanted = _by_onnxruntime(compilation.graph, inputs, list(found.values))
+        wanted = _by_onnxruntime(graph, inputs, list(found.values))
     layers: list[LayerNumbers] = []
-    for layer in compilation.layers:
-        names = layer.outputs if isinstance(layer, HostLayer) else (_output(compilation, layer.name),)
+    for layer in plan.layers:
+        names = layer.outputs if isinstance(layer, HostLayer) else (_output(layer),)
         for name in names:
             if name in found.values and name in wanted:
                 error = difference(found.values[name], wanted[name])
@@ -90,8 +90,7 @@ def verify(compilation: Compilation, inputs: Values, system: System) -> Verifica
     return Verification(tuple(layers), first is None, first)
 
 
-def _output(compilation: Compilation, layer: str) -> str:
-    plan = next(p for p in compilation.plan.on_array if p.name == layer)
+def _output(plan: LayerPlan) -> str:
     output = plan.layer.operand("output")
     return output.value if output else ""
 

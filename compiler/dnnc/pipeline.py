@@ -263,7 +263,7 @@ def verify(compilation: Compilation, inputs: Values, numbers: System = "float32"
     """Execute a compiled model and compare every layer; see :func:`dnnc.numeric.verify`."""
     from dnnc.numeric import verify as check
 
-    return check(compilation, inputs, numbers)
+    return check(compilation.graph, compilation.plan, compilation.program, inputs, numbers)
 
 
 def load(path: str | Path) -> Compilation:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from dnnc import __version__
+import dnnc
 from dnnc.cli.check import check
 from dnnc.cli.compile import compile
 from dnnc.cli.inspect import inspect
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"dnnc {__version__}")
+        typer.echo(f"dnnc {dnnc.__version__}")
         raise typer.Exit
 
 
