@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import permutations, product
+from dataclasses import dataclass
+from itertools import product
 from math import prod
 
-from dnnc.axis import Cut
 from dnnc.layer import Shape
 from dnnc.schedule import Dim, Schedule
-from dnnc_runtime.machine import Machine, Mode
+from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Window
 
 Span = tuple[int, int]
@@ -31,26 +30,29 @@ PLANES: tuple[Dim, ...] = ("k", "c", "g")
 
 def supported(shape: Shape, machine: Machine, schedule: Schedule) -> bool:
     """Whether the rules below say what this schedule does."""
-    spread = _spread(shape, machine, schedule.mode)
-    joint = shape.g > 1 and shape.k < _units(machine, spread, "k")
-    pooled_apart = shape.pool is not None and _units(machine, spread, "y") > 1
+    spread = spread_of(shape, machine, schedule.mode)
+    joint = shape.g > 1 and shape.k < units_of(machine, spread, "k")
+    pooled_apart = shape.pool is not None and units_of(machine, spread, "y") > 1
     plain = schedule.buffers == (1, 1, 1) and schedule.pin is None and not schedule.move
     return plain and not joint and not pooled_apart
 
 
-def _spread(shape: Shape, machine: Machine, name: str) -> tuple[str, ...]:
-    """What each level spreads; of a vector layer, the outermost alone."""
+def spread_of(shape: Shape, machine: Machine, name: str) -> tuple[str, ...]:
+    """What each level spreads under a mode; of a vector layer, the outermost alone."""
     mode = next(m for m in machine.modes if m.name == name)
     return mode.spread if shape.kind == "array" else (mode.spread[0], *("" for _ in mode.spread[1:]))
 
 
-def _units(machine: Machine, spread: tuple[str, ...], dim: str) -> int:
+def units_of(machine: Machine, spread: tuple[str, ...], dim: str) -> int:
+    """Units that spread a dimension."""
     return prod(level.count for level, d in zip(machine.levels, spread, strict=True) if d == dim)
 
 
 def touched(window: Window, outputs: Span) -> list[int]:
     """The input coordinates that some outputs touch."""
-    points = {o * window.stride + t * window.dilation - window.pad for o in range(*outputs) for t in range(window.kernel)}
+    points = {
+        o * window.stride + t * window.dilation - window.pad for o in range(*outputs) for t in range(window.kernel)
+    }
     return sorted(p for p in points if 0 <= p < window.size)
 
 
@@ -67,7 +69,7 @@ class Walk:
     def visits(self) -> Iterator[Tile]:
         """The index of every visit, in order."""
         rows = self.shape.n * max(len(block) for block in self.schedule.y.tiles)
-        trips = {"y": rows, "x": len(self.schedule.x.tiles[0]), **{d: self.trips(d) for d in PLANES}}
+        trips: dict[Dim, int] = {"y": rows, "x": len(self.schedule.x.tiles[0]), **{d: self.trips(d) for d in PLANES}}
         assert {d for d, n in trips.items() if n > 1} == set(self.schedule.order)
         for point in product(*(range(trips[d]) for d in self.schedule.order)):
             tile: Tile = {"y": 0, "x": 0, "k": 0, "c": 0, "g": 0}
@@ -129,7 +131,7 @@ class Walk:
     def second(self, tile: Tile) -> tuple[Dim, ...]:
         """The loops that change the tile of a vector layer's second operand."""
         n, y, x, k = self.shape.second or (False, False, False, False)
-        wanted = {"y": y or (n and self.shape.n > 1), "x": x, "k": k}
+        wanted: dict[Dim, bool] = {"y": y or (n and self.shape.n > 1), "x": x, "k": k}
         return tuple(d for d in tile if wanted.get(d))
 
     # -- bytes --------------------------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ class Walk:
 
     def _input_reads(self) -> int:
         dims: tuple[Dim, ...] = ("y", "x", "k") if self.shape.kind == "vector" else ("y", "x", "c", "g")
-        loops = [d for d in self.schedule.order if d in dims]
+        loops: list[Dim] = [d for d in self.schedule.order if d in dims]
         words, before = 0, None
         held: list[Elements] = []
         for tile in self.visits():
@@ -161,7 +163,9 @@ class Walk:
                 continue
             needed = self.inputs(tile)
             inner = loops[-1] if loops else None
-            moves_on = before is not None and inner in ("y", "x") and changed == [inner] and tile[inner] == before[inner] + 1
+            moves_on = (
+                before is not None and inner in ("y", "x") and changed == [inner] and tile[inner] == before[inner] + 1
+            )
             kept = held if self.schedule.keep and moves_on else []
             words += sum(len(new - old) for new, old in zip(needed, [*kept, *([set()] * len(needed))], strict=False))
             held, before = needed, tile
@@ -179,7 +183,11 @@ class Walk:
             _, y, x, k = s.second
             rows = sum(b - a for a, b in self.rows(tile)) if y else 1
             first, stop = self.columns(tile)
-            yield "other", self.second(tile), rows * (stop - first if x else 1) * (len(self.planes("k", tile)) if k else 1)
+            yield (
+                "other",
+                self.second(tile),
+                rows * (stop - first if x else 1) * (len(self.planes("k", tile)) if k else 1),
+            )
 
     def _output_traffic(self) -> dict[str, tuple[int, int]]:
         """Finished tiles are stored; unfinished ones leave when another is begun, and return."""
@@ -212,10 +220,12 @@ class Walk:
 
     def share(self, role: str, dim: Dim, tile: Tile) -> int:
         """Planes of a tile that one instance of a role's memory holds, where the units take whole passes."""
-        spread, level = _spread(self.shape, self.machine, self.schedule.mode), self.machine.memory_of(role).level
-        inside = prod(lv.count for lv, d in list(zip(self.machine.levels, spread, strict=True))[level + 1 :] if d == dim)
+        spread, level = spread_of(self.shape, self.machine, self.schedule.mode), self.machine.memory_of(role).level
+        inside = prod(
+            lv.count for lv, d in list(zip(self.machine.levels, spread, strict=True))[level + 1 :] if d == dim
+        )
         count = len(self.planes(dim, tile))
-        return min(count, -(-count // _units(self.machine, spread, dim)) * inside)
+        return min(count, -(-count // units_of(self.machine, spread, dim)) * inside)
 
     def _held(self, role: str, tile: Tile) -> int:
         return self.share(role, "g", tile) * self.share(role, "k", tile)
@@ -249,7 +259,11 @@ class Walk:
     def _input_words(self, tile: Tile) -> int:
         channel = self.channels()
         deep = len(self.planes("g", tile)) * len(self.planes(channel, tile))
-        held = self._held("input", tile) if channel == "k" else self.share("input", "g", tile) * len(self.planes("c", tile))
+        held = (
+            self._held("input", tile)
+            if channel == "k"
+            else self.share("input", "g", tile) * len(self.planes("c", tile))
+        )
         return max(map(len, self.inputs(tile))) // deep * held
 
     def _second_words(self, tile: Tile) -> int:
@@ -274,55 +288,7 @@ class Walk:
         assert pool
         windows = [touched(pool.y, (w, w + 1)) for w in range(pool.y.out)]
         begun = max(sum(w[0] < stop <= w[-1] for w in windows) for t in tiles for _, stop in self.rows(t))
-        inside = [d for d in ("k", "g") if d in order and "y" in order and order.index(d) > order.index("y")]
+        inside = order[order.index("y") :] if "y" in order else ()
         each = {(t["k"], t["g"]): self._held("output", t) for t in tiles}
         planes = sum(held for (k, g), held in each.items() if ("k" in inside or not k) and ("g" in inside or not g))
         return begun * pool.x.out * planes * (self._wide() if pool.kind == "average" else 1)
-
-
-# -- the whole space ----------------------------------------------------------------------------------------------------
-
-
-def every(shape: Shape, machine: Machine) -> Iterator[Schedule]:
-    """Every schedule of the space but pins, moves and double buffers; halos are kept."""
-    for mode in machine.modes:
-        spread = _spread(shape, machine, mode.name)
-        units = {d: _units(machine, spread, d) for d in ("y", "k", "g")}
-        sizes = [
-            _multiples(shape.k, units["k"]), _multiples(shape.c, machine.channel_granularity), _multiples(shape.g, units["g"]),
-        ]  # fmt: skip
-        columns = _cuts(shape.x, 1)[: 1 if shape.pool else None]
-        for y, x, k, c, g in product(_cuts(shape.y, units["y"]), columns, *sizes):
-            whole = Schedule(mode.name, y, x, k, c, g, ())
-            active = [d for d, n in whole.trips(shape).items() if n > 1]
-            for order in permutations(active):
-                for follow in (False, True) if shape.parameters else (False,):
-                    yield replace(whole, order=order, follow=follow)
-
-
-def _multiples(total: int, granule: int) -> list[int]:
-    """All tile sizes: multiples of what is spread, and the whole."""
-    return [*range(granule, total, granule), total]
-
-
-def _cuts(window: Window, units: int) -> list[Cut]:
-    """The cuts of an axis: for every number of tiles the smallest footprint that needs no more."""
-    each = -(-window.out // units)
-    blocks = [(min(u * each, window.out), min((u + 1) * each, window.out)) for u in range(units)]
-    found: dict[int, Cut] = {}
-    for size in range(window.size, -1, -1):
-        tiles = tuple(tuple(_greedy(window, block, size)) for block in blocks)
-        if all(len(touched(window, tile)) <= size for block in tiles for tile in block):
-            cut = Cut("footprint", size, tiles)
-            found[max(map(len, tiles))] = cut
-    return list(found.values())
-
-
-def _greedy(window: Window, block: Span, size: int) -> Iterator[Span]:
-    """From the start, the longest runs of outputs that touch no more input than ``size``."""
-    first, end = block
-    while first < end:
-        stops = [s for s in range(first + 1, end + 1) if len(touched(window, (first, s))) <= size]
-        stop = max(stops, default=first + 1)
-        yield first, stop
-        first = stop

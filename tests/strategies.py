@@ -7,18 +7,18 @@ over the kernel, windows of nothing but padding, fused pools, broadcast operands
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
+from typing import Literal
 
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from dnnc.axis import Cut, cuts, halo, pool_steps
-from dnnc.layer import Layer, Operand, Shape, dense_axes
-from dnnc.schedule import Deal, Dim, Pin, Schedule, deals
+from dnnc.axis import Cut, Style, cuts, halo, pool_steps
+from dnnc.layer import Layer, Operand, Shape
+from dnnc.schedule import DIMS, Deal, Dim, Pin, Schedule, deals
 from dnnc.space import locate
 from dnnc_runtime.machine import Dram, Level, Machine, Memory, Mode
 from dnnc_runtime.program import Activation, Kernel, Pool, Role, Window
-from dnnc_runtime.tensor import View
+from one_layer import MAPS, PARAMETERS, constant, extents, located, strided
 
 FUSES = frozenset({"bias", "scale", "activation", "residual", "max_pool", "average_pool"})
 ACTIVATIONS = (Activation("Relu"), Activation("Clip", (-1.0, 1.0)), Activation("Sigmoid"), Activation("PRelu"))
@@ -30,6 +30,8 @@ MODES = {
     "groups": ("g", "k", "c"),
     "groups inside": ("y", "g", "k"),
 }
+ROWS: tuple[Dim, ...] = ("y", "x")
+PLANES: tuple[Dim, ...] = ("k", "c", "g")
 PLENTY = 1 << 24
 """Bytes of a memory that no layer here fills."""
 
@@ -43,7 +45,7 @@ class Case:
     schedule: Schedule
 
 
-# -- windows and shapes -----------------------------------------------------------------------------------------------
+# -- windows and shapes ----------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -75,6 +77,9 @@ def touching(draw: st.DrawFn, window: st.SearchStrategy[Window]) -> Window:
     return made
 
 
+_KINDS: st.SearchStrategy[Literal["max", "average"]] = st.sampled_from(("max", "average"))
+
+
 @st.composite
 def _pool_axis(draw: st.DrawFn, size: int) -> Window:
     kernel = draw(st.integers(1, min(3, size)))
@@ -86,11 +91,10 @@ def _pool_axis(draw: st.DrawFn, size: int) -> Window:
 @st.composite
 def pools(draw: st.DrawFn, y: Window, x: Window) -> Pool:
     """A pool behind a convolution."""
-    kind = draw(st.sampled_from(("max", "average")))
-    return Pool(kind, draw(_pool_axis(y.out)), draw(_pool_axis(x.out)), draw(st.booleans()))
+    return Pool(draw(_KINDS), draw(_pool_axis(y.out)), draw(_pool_axis(x.out)), draw(st.booleans()))
 
 
-# -- layers -----------------------------------------------------------------------------------------------------------
+# -- layers ----------------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -100,9 +104,7 @@ def layers(draw: st.DrawFn, largest: int = 9, planes: int = 9) -> Layer:
 
 
 @st.composite
-def arrays(
-    draw: st.DrawFn, largest: int = 9, planes: int = 9, rows: st.SearchStrategy[Window] | None = None
-) -> Layer:
+def arrays(draw: st.DrawFn, largest: int = 9, planes: int = 9, rows: st.SearchStrategy[Window] | None = None) -> Layer:
     """A layer that multiplies and accumulates."""
     packed = rows is not None or draw(st.sampled_from((True, True, True, False)))
     y, x = draw(windows(largest) if rows is None else rows), draw(windows(largest - 2))
@@ -113,30 +115,35 @@ def arrays(
     pool = draw(pools(y, x)) if draw(st.integers(0, 2)) == 0 else None
     activation = draw(st.none() | st.sampled_from(ACTIVATIONS))
     shape = Shape("array", n, g, k, c, y, x, pool=pool, packed=packed)
-    roles: list[Role] = ["input", "weights"]
-    roles += [role for role in ("bias", "residual") if draw(st.booleans())]
+    more: tuple[Role, ...] = ("bias", "residual")
+    roles: list[Role] = ["input", "weights", *(role for role in more if draw(st.booleans()))]
     return draw(_placed(shape, Kernel("conv", y, x, activation, pool), roles))
+
+
+_VECTOR: st.SearchStrategy[Literal["pool", "add", "sub", "mul", "scale", "identity"]] = st.sampled_from(
+    ("pool", "pool", "add", "sub", "mul", "scale", "identity")
+)
 
 
 @st.composite
 def vectors(draw: st.DrawFn, largest: int = 9, planes: int = 9) -> Layer:
     """A pool, an elementwise operation, a copy or a padding, as a layer of its own."""
-    operation = draw(st.sampled_from(("pool", "pool", "add", "sub", "mul", "scale", "identity")))
+    operation = draw(_VECTOR)
     n, k = draw(st.sampled_from((1, 1, 2, 3))), draw(st.integers(1, planes))
     activation = draw(st.none() | st.sampled_from(ACTIVATIONS))
     roles: list[Role] = ["input"]
     pool, second, fill = None, None, 0.0
     if operation == "pool":
         y, x = draw(touching(windows(largest))), draw(touching(windows(largest - 2)))
-        pool = Pool(draw(st.sampled_from(("max", "average"))), y, x, draw(st.booleans()))
+        pool = Pool(draw(_KINDS), y, x, draw(st.booleans()))
     elif operation == "identity":
         y, x, fill = draw(_padded(largest)), draw(_padded(largest - 2)), draw(st.sampled_from((0.0, 1.5)))
     else:
         y, x = (Window(e, e) for e in (draw(st.integers(1, largest)), draw(st.integers(1, largest - 2))))
     if operation == "scale":
-        roles += ["scale", "bias"]
+        roles.extend(("scale", "bias"))
     elif operation in ("add", "sub", "mul"):
-        roles += ["second"]
+        roles.append("second")
         second = (draw(st.booleans()), draw(st.booleans()), draw(st.booleans()), draw(st.booleans()))
     shape = Shape("vector", n, 1, k, 1, y, x, second=second)
     return draw(_placed(shape, Kernel(operation, y, x, activation, pool, fill), roles))
@@ -145,7 +152,8 @@ def vectors(draw: st.DrawFn, largest: int = 9, planes: int = 9) -> Layer:
 @st.composite
 def _padded(draw: st.DrawFn, largest: int) -> Window:
     """A copy's axis, padded or not."""
-    size, pad, after = draw(st.integers(1, largest)), draw(st.sampled_from((0, 0, 1, 3))), draw(st.sampled_from((0, 0, 2)))
+    size, pad = draw(st.integers(1, largest)), draw(st.sampled_from((0, 0, 1, 3)))
+    after = draw(st.sampled_from((0, 0, 2)))
     return Window(size, size + pad + after, pad=pad, pad_after=after)
 
 
@@ -158,52 +166,12 @@ def _placed(draw: st.DrawFn, shape: Shape, kernel: Kernel, roles: list[Role]) ->
     shape = replace(shape, parameters=parameters, residual="residual" in roles)
     operands: list[Operand] = []
     for role in (*roles, "output"):
-        gap = draw(st.sampled_from((0, 0, 0, 1, 2, 3, 4, 5))) if role in MAPS or not _constant(role, shape) else 0
+        gap = draw(st.sampled_from((0, 0, 0, 1, 2, 3, 4, 5))) if role in MAPS or not constant(role, shape) else 0
         operands.append(Operand(role, role, strided(role, extents(shape)[role], gap)))
     return located(shape, kernel, tuple(operands))
 
 
-def located(shape: Shape, kernel: Kernel, operands: tuple[Operand, ...]) -> Layer:
-    """The layer whose shape says how its operands lie."""
-    dense = tuple((o.role, dense_axes(o.view)) for o in operands if o.role in MAPS or not _constant(o.role, shape))
-    return Layer("layer", kernel.operation, ("layer",), replace(shape, dense=dense), kernel, operands)
-
-
-PARAMETERS: tuple[Role, ...] = ("bias", "scale", "slope")
-MAPS: tuple[Role, ...] = ("input", "second", "residual", "output")
-
-
-def _constant(role: Role, shape: Shape) -> bool:
-    return role in PARAMETERS or (role == "weights" and shape.packed)
-
-
-def constants(layer: Layer) -> tuple[Role, ...]:
-    """The operands known at compile time."""
-    return tuple(o.role for o in layer.operands if _constant(o.role, layer.shape))
-
-
-def extents(s: Shape) -> dict[Role, tuple[int, ...]]:
-    """Extents of every operand that a layer of this shape may have."""
-    has = s.second or (False, False, False, False)
-    n, y, x, k = (e if mine else 1 for e, mine in zip((s.n, s.y.out, s.x.out, s.k), has, strict=True))
-    return {
-        "input": (s.n, s.y.size, s.x.size, s.g, s.c if s.kind == "array" else s.k),
-        "weights": (s.g, s.k, s.y.kernel, s.x.kernel, s.c),
-        "residual": (s.n, s.y.out, s.x.out, s.g, s.k),
-        "second": (n, y, x, 1, k),
-        "output": (s.n, s.out_rows, s.out_columns, s.g, s.k),
-        "bias": (s.g, s.k), "scale": (s.g, s.k), "slope": (s.g, s.k),
-    }  # fmt: skip
-
-
-def strided(tensor: str, shape: tuple[int, ...], gap: int = 0) -> View:
-    """A view with room for one more on axis ``-gap`` (none on axis 0): every axis outside it has a gap."""
-    room = [size + (a == len(shape) - gap) for a, size in enumerate(shape)]
-    strides = tuple(prod(room[a + 1 :]) * (2 if gap == 1 and len(shape) == 5 else 1) for a in range(len(shape)))
-    return View(tensor, 0, shape, strides)
-
-
-# -- machines ---------------------------------------------------------------------------------------------------------
+# -- machines --------------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -244,7 +212,7 @@ def machines(
     )
 
 
-# -- schedules --------------------------------------------------------------------------------------------------------
+# -- schedules -------------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -258,7 +226,8 @@ def cases(draw: st.DrawFn) -> Case:
 @st.composite
 def sharing_cases(draw: st.DrawFn) -> Case:
     """The same of convolutions whose units share rows: most have rows moved over, or tiles pinned."""
-    layer, machine = draw(arrays(rows=overlapping())), draw(machines(modes=("combined", "independent", "groups inside")))
+    layer = draw(arrays(rows=overlapping()))
+    machine = draw(machines(modes=("combined", "independent", "groups inside")))
     schedule = draw(schedules(layer.shape, machine))
     return Case(layer, fitted(layer.shape, machine, schedule), schedule)
 
@@ -278,7 +247,7 @@ def schedules(draw: st.DrawFn, shape: Shape, machine: Machine) -> Schedule:
     assume(found)
     deal = draw(st.sampled_from(found))
     y, move = draw(_row_cuts(shape, machine, deal))
-    x = draw(st.sampled_from(cuts(shape.x, 1, draw(_styles()))[: 1 if shape.pool else None]))
+    x = draw(st.sampled_from(cuts(shape.x, 1, draw(_STYLES))[: 1 if shape.pool else None]))
     planes = deal.granules(shape, machine)
     k, c, g = (draw(_tile_sizes(total, planes[d])) for d, total in _totals(shape))
     k = shape.k if deal.joint else k
@@ -286,31 +255,27 @@ def schedules(draw: st.DrawFn, shape: Shape, machine: Machine) -> Schedule:
     follow = shape.parameters > 0 and draw(st.booleans())
     bare = Schedule(deal.mode, y, x, k, c, g, (), draw(st.booleans()), move, buffers, None, follow)
     trips = bare.trips(shape)
-    order = tuple(draw(st.permutations([d for d, n in trips.items() if n > 1])))
+    active: list[Dim] = [d for d in DIMS if trips[d] > 1]
+    order = tuple(draw(st.permutations(active)))
     options = pins(shape, order, move)
     pin = None
     if options and draw(st.sampled_from((True, True, False))):
-        operand, loop, dim = draw(st.sampled_from(options))
-        pin = Pin(operand, loop, dim, draw(st.integers(1, trips[dim] - 1)))  # type: ignore[arg-type]
+        one = draw(st.sampled_from(options))
+        pin = replace(one, tiles=draw(st.integers(1, trips[one.dim] - 1)))
     return replace(bare, order=order, pin=pin)
 
 
-def pins(shape: Shape, order: tuple[Dim, ...], move: bool) -> list[tuple[str, Dim, Dim]]:
-    """(operand, loop, dim): the loop re-reads the operand, whose tiles along a loop inside it may be pinned."""
+def pins(shape: Shape, order: tuple[Dim, ...], move: bool) -> list[Pin]:
+    """One tile pinned, in every way that an order allows: along a loop inside the one that reads the operand again."""
     if shape.kind == "vector":
         return []
-    rows = [("weights", loop, dim) for loop in "yx" for dim in "kcg"]
-    if not move:
-        rows += [("input", "k", dim) for dim in "yxcg"]
-    return [
-        (operand, loop, dim)  # type: ignore[misc]
-        for operand, loop, dim in rows
-        if loop in order and dim in order and order.index(loop) < order.index(dim)  # type: ignore[arg-type]
-    ]
+    weights = [Pin("weights", loop, dim, 1) for loop in ROWS for dim in PLANES]
+    inputs = [Pin("input", "k", dim, 1) for dim in DIMS if dim != "k" and not move]
+    at = {dim: i for i, dim in enumerate(order)}
+    return [p for p in (*weights, *inputs) if p.loop in at and p.dim in at and at[p.loop] < at[p.dim]]
 
 
-def _styles() -> st.SearchStrategy[str]:
-    return st.sampled_from(("footprint", "footprint", "uniform"))
+_STYLES: st.SearchStrategy[Style] = st.sampled_from(("footprint", "footprint", "uniform"))
 
 
 def _totals(shape: Shape) -> tuple[tuple[Dim, int], ...]:
@@ -327,7 +292,7 @@ def _tile_sizes(draw: st.DrawFn, total: int, granule: int) -> int:
 
 @st.composite
 def _row_cuts(draw: st.DrawFn, shape: Shape, machine: Machine, deal: Deal) -> tuple[Cut, bool]:
-    cut = draw(st.sampled_from(cuts(shape.y, deal.rows, draw(_styles()))))
+    cut = draw(st.sampled_from(cuts(shape.y, deal.rows, draw(_STYLES))))
     steps = pool_steps(shape.pool.y, cut) if shape.pool else None
     assume(shape.pool is None or (steps is not None and (machine.units_can_send or not steps.heads)))
     sends = machine.units_can_send and deal.rows > 1 and halo(shape.y, cut, True) is not None

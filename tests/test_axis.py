@@ -40,7 +40,7 @@ def footprint(window: Window, first: int, stop: int) -> int:
     return len({i for o in range(first, stop) for i in window.touched(o, o)})
 
 
-# -- worked by hand ---------------------------------------------------------------------------------------------------
+# -- worked by hand --------------------------------------------------------------------------------------------------
 
 
 def test_thirteen_rows_in_three_tiles_are_5_4_4_with_a_footprint_of_6() -> None:
@@ -69,7 +69,7 @@ def test_alexnets_first_layer_shares_21_rows_between_four_blocks() -> None:
 
 
 def test_a_row_that_three_units_need_cannot_be_moved() -> None:
-    """Nine outputs of a 7-tap window on three units: outputs 0-2 touch 0-8, outputs 6-8 touch 6-14; rows 6-8 are in all."""
+    """Nine outputs of 7 taps on three units: outputs 0-2 touch 0-8, outputs 6-8 touch 6-14; rows 6-8 are in all."""
     window = Window(15, 9, 7)
     assert halo(window, footprint_cut(window, 3, 15), move=True) is None
     assert halo(window, footprint_cut(window, 3, 15), move=False) is not None
@@ -81,7 +81,7 @@ def test_blocks_are_even_and_the_last_may_be_short_or_empty() -> None:
 
 
 def test_a_pool_over_a_tiles_edge_keeps_what_it_has_begun() -> None:
-    """Windows of 3 rows, stride 2, over tiles of 4: window 1 (rows 2-4) begins in the first tile, ends in the second."""
+    """Windows of 3 rows, stride 2, tiles of 4: window 1 (rows 2-4) begins in the first tile, ends in the second."""
     steps = pool_steps(Window(8, 3, 3, 2), uniform_cut(Window(8, 8), 1, 4))
     assert steps is not None
     assert steps.complete == (((0,), (1, 2)),)
@@ -97,7 +97,7 @@ def test_a_pool_over_a_blocks_edge_sends_its_lower_part_up() -> None:
     assert steps.heads == ((0, 1, 0, (1,)),)
 
 
-# -- laws -------------------------------------------------------------------------------------------------------------
+# -- laws ------------------------------------------------------------------------------------------------------------
 
 
 @given(windows(14), st.data())

@@ -1,4 +1,4 @@
-"""Bytes on the bus are those that a program's transfers take in bursts; cycles are those of every tile's slowest unit."""
+"""Bytes on the bus are those of a program's transfers in bursts; cycles are those of every tile's slowest unit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_bus_carries_whole_bursts_and_never_less_than_the_payload(case: Case
             assert bus % case.machine.dram.burst_bytes == 0
 
 
-# -- cycles -----------------------------------------------------------------------------------------------------------
+# -- cycles ----------------------------------------------------------------------------------------------------------
 
 
 def taps(window: Window, output: int) -> int:
@@ -65,15 +65,21 @@ def passes(shape: Shape, machine: Machine, schedule: Schedule, groups: int, plan
 
 
 def array_cycles(shape: Shape, machine: Machine, schedule: Schedule) -> int:
-    """Tile by tile: valid row taps of the slowest unit x traces (valid columns x channels, in whole grains) x passes."""
-    walk, lanes, grain = Walk(shape, machine, schedule), units(shape, machine, schedule, "c"), machine.channel_granularity
+    """By tile: valid row taps of the slowest unit x traces (valid columns x channels, in whole grains) x passes."""
+    walk, lanes, grain = (
+        Walk(shape, machine, schedule),
+        units(shape, machine, schedule, "c"),
+        machine.channel_granularity,
+    )
     cycles = 0
     for tile in walk.visits():
         rows = max(sum(taps(shape.y, o) for o in range(*block)) for block in walk.rows(tile))
         channels = len(walk.planes("c", tile))
         columns = range(*walk.columns(tile))
         traces = sum(ceil(ceil(taps(shape.x, o) * channels / grain) * grain / lanes) for o in columns)
-        cycles += rows * traces * passes(shape, machine, schedule, len(walk.planes("g", tile)), len(walk.planes("k", tile)))
+        cycles += (
+            rows * traces * passes(shape, machine, schedule, len(walk.planes("g", tile)), len(walk.planes("k", tile)))
+        )
     return cycles
 
 

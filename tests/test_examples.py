@@ -33,8 +33,8 @@ def blocks(name: str, language: str) -> list[str]:
 def test_the_published_schedule_is_replayed_and_beaten() -> None:
     """In KiB; maps are input, halo read again, and output. Weights of conv2 to conv5 come once for each tile of maps.
 
-    conv1: 21 rows of 224x3 words that two units need. conv2: three tiles of 12, 12 and 11 rows of 27x64 words: of 27 rows
-    8 come again. conv3 to conv5: 6, 6 and 5 of 13 rows, so that 4 come again.
+    conv1: 21 rows of 224x3 words that two units need. conv2: tiles of 12, 12 and 11 rows of 27x64 words: of 27, 8 come
+    again. conv3 to conv5: 6, 6 and 5 of 13 rows, so that 4 come again.
     """
     model = example.convolutions()
     replayed, free = example.traffic(model, example.CONSTRAINTS), example.traffic(model)

@@ -34,10 +34,16 @@ def test_a_thousand_layers_solver_is_enumeration_is_replay(twentieth: int, layer
 
 
 LIMITS = (
-    Limits(pin=False), Limits(move=False), Limits(style="uniform"), Limits(keep=False), Limits(dataflow="output-stationary"),
-    Limits(dataflow="weight-stationary", buffers=(2, 2, 2)), Limits(order=("y", "k")), Limits(counts=(("k", 2),)),
+    Limits(pin=False),
+    Limits(move=False),
+    Limits(keep=False),
+    Limits(style="uniform"),
+    Limits(dataflow="output-stationary"),
+    Limits(dataflow="weight-stationary", buffers=(2, 2, 2)),
+    Limits(order=("y", "k")),
+    Limits(counts=(("k", 2),)),
     Limits(sizes=(("y", 2), ("c", 1))),
-)  # fmt: skip
+)
 
 
 @settings(max_examples=60)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dnnc_runtime import Bytes, Counters, walk
-from dnnc_runtime.addressing import boxes, covers, partitions, window
+from dnnc_runtime.addressing import boxes, window
 from dnnc_runtime.errors import UsageFault
 from dnnc_runtime.program import (
     Activation,
@@ -27,6 +27,7 @@ from dnnc_runtime.program import (
     Section,
     Window,
 )
+from dnnc_runtime.regions import covers, partitions
 from dnnc_runtime.tensor import Axis, Region, View, bursts, coordinates, runs, span
 from runtime_tiler import Conv, dense, machine, program
 

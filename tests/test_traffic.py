@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import permutations, product
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from dnnc.axis import Cut
 from dnnc.enumerate import best
 from dnnc.layer import Layer, Shape
-from dnnc.schedule import DIMS, Schedule
+from dnnc.schedule import DIMS, Dim, Schedule
 from dnnc.search import figures
 from dnnc.space import Limits, Space
 from dnnc.traffic import compulsory
 from dnnc_runtime import machine as machines_file
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Window
-from literal import Walk, every, supported
+from literal import Span, Walk, spread_of, supported, touched, units_of
 from one_layer import Bytes, counted, program
 from strategies import Case, arrays, cases, layers, machines, schedules, sharing_cases
 
@@ -34,7 +36,7 @@ def total(figures: Mapping[str, tuple[int, int]]) -> int:
     return sum(read + written for read, written in figures.values())
 
 
-# -- prediction = count -----------------------------------------------------------------------------------------------
+# -- prediction = count ----------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=120)
@@ -51,7 +53,7 @@ def test_predicted_bytes_are_counted_with_rows_moved_and_tiles_pinned(case: Case
     assert payload == moved(figures(case.layer.shape, case.machine, case.schedule).traffic)
 
 
-# -- prediction = the rules, literally ----------------------------------------------------------------------------------
+# -- prediction = the rules, literally -------------------------------------------------------------------------------
 
 
 @settings(max_examples=120)
@@ -62,6 +64,55 @@ def test_bytes_and_memory_are_those_of_the_rules_taken_literally(case: Case) -> 
     predicted, literal = figures(shape, case.machine, schedule), Walk(shape, case.machine, schedule)
     assert moved(predicted.traffic) == moved(literal.traffic())
     assert dict(predicted.memory) == literal.memory()
+
+
+def every(shape: Shape, machine: Machine) -> Iterator[Schedule]:
+    """Every schedule of the space but pins, moves and double buffers; halos are kept."""
+    for mode in machine.modes:
+        spread = spread_of(shape, machine, mode.name)
+        units = {d: units_of(machine, spread, d) for d in ("y", "k", "g")}
+        granules = ((shape.k, units["k"]), (shape.c, machine.channel_granularity), (shape.g, units["g"]))
+        sizes = [_multiples(total, granule) for total, granule in granules]
+        columns = _cuts(shape.x, 1)[: 1 if shape.pool else None]
+        for y, x in product(_cuts(shape.y, units["y"]), columns):
+            for k, c, g in product(*sizes):
+                yield from _orders(shape, Schedule(mode.name, y, x, k, c, g, ()))
+
+
+def _orders(shape: Shape, tiles: Schedule) -> Iterator[Schedule]:
+    """Every order of the loops that these tiles make active, with parameters that stay or follow."""
+    active: list[Dim] = [d for d in DIMS if tiles.trips(shape)[d] > 1]
+    for order in permutations(active):
+        for follow in (False, True) if shape.parameters else (False,):
+            yield replace(tiles, order=order, follow=follow)
+
+
+def _multiples(total: int, granule: int) -> list[int]:
+    """All tile sizes: multiples of what is spread, and the whole."""
+    return [*range(granule, total, granule), total]
+
+
+def _cuts(window: Window, units: int) -> list[Cut]:
+    """The cuts of an axis: for every number of tiles the smallest footprint that needs no more."""
+    each = -(-window.out // units)
+    blocks = [(min(u * each, window.out), min((u + 1) * each, window.out)) for u in range(units)]
+    found: dict[int, Cut] = {}
+    for size in range(window.size, -1, -1):
+        tiles = tuple(tuple(_greedy(window, block, size)) for block in blocks)
+        if all(len(touched(window, tile)) <= size for block in tiles for tile in block):
+            cut = Cut("footprint", size, tiles)
+            found[max(map(len, tiles))] = cut
+    return list(found.values())
+
+
+def _greedy(window: Window, block: Span, size: int) -> Iterator[Span]:
+    """From the start, the longest runs of outputs that touch no more input than ``size``."""
+    first, end = block
+    while first < end:
+        stops = [s for s in range(first + 1, end + 1) if len(touched(window, (first, s))) <= size]
+        stop = max(stops, default=first + 1)
+        yield first, stop
+        first = stop
 
 
 @settings(max_examples=25)
@@ -79,7 +130,7 @@ def test_no_schedule_at_all_moves_fewer_bytes_than_the_optimum(layer: Layer, mac
     assert (optimum.bytes if optimum else None) == fewest
 
 
-# -- laws -------------------------------------------------------------------------------------------------------------
+# -- laws ------------------------------------------------------------------------------------------------------------
 
 
 @given(st.one_of(cases(), sharing_cases()))
@@ -92,7 +143,9 @@ def test_nothing_moves_less_than_every_touched_element_once(case: Case) -> None:
 def test_one_tile_of_everything_is_compulsory(layer: Layer, machine: Machine) -> None:
     """Without y spread over units, whose halos are read for each."""
     shape = replace(layer.shape, n=1)
-    found = best(Space(shape, machine, Limits(modes=("cooperative", "planes", "groups"), counts=tuple((d, 1) for d in DIMS))))
+    found = best(
+        Space(shape, machine, Limits(modes=("cooperative", "planes", "groups"), counts=tuple((d, 1) for d in DIMS)))
+    )
     if found:
         assert found.bytes == compulsory(shape, machine)
         assert not found.schedule.order
@@ -124,7 +177,7 @@ def test_groups_are_disjoint(layer: Layer, data: st.DataObject) -> None:
     assert moved(together.traffic) == {role: (3 * r, 3 * w) for role, (r, w) in moved(alone.traffic).items()}
 
 
-# -- worked by hand: 4 rows of 4 pixels, 3x3, pad 1; 2 channels to 2 planes; words of 2 bytes --------------------------
+# -- worked by hand: 4 rows of 4 pixels, 3x3, pad 1; 2 channels to 2 planes; words of 2 bytes ------------------------
 
 PAD = Window(4, 4, 3, 1, 1, 1, 1)
 SMALL = Shape("array", 1, 1, 2, 2, PAD, PAD)
@@ -146,7 +199,9 @@ HAND: list[tuple[str, tuple[int, int, int], dict[str, object], dict[str, tuple[i
 
 
 @pytest.mark.parametrize(("size", "rest", "bytes"), [h[1:] for h in HAND], ids=[h[0] for h in HAND])
-def test_loop_orders_by_hand(size: tuple[int, int, int], rest: dict[str, object], bytes: dict[str, tuple[int, int]]) -> None:
+def test_loop_orders_by_hand(
+    size: tuple[int, int, int], rest: dict[str, object], bytes: dict[str, tuple[int, int]]
+) -> None:
     y, k, c = size
     space = Space(SMALL, TWO_BUFFER)
     table = space.tables(space.deals[0])

@@ -8,6 +8,7 @@ tables, adds up and minimises. Structures whose terms' least values already reac
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,13 +153,26 @@ class _Problem:
         parameters.num_workers, parameters.random_seed = 1, SEED
         parameters.max_deterministic_time = limit
         parameters.cp_model_probing_level, parameters.linearization_level = 0, 0
-        status = solver.solve(model)
+        parameters.catch_sigint_signal = False
+        status = _solve(solver, model)
         work = solver.response_proto.deterministic_time
         if status == cp_model.INFEASIBLE:
             return None, 0, True, work
         found = round(solver.objective_value) if status in (cp_model.OPTIMAL, cp_model.FEASIBLE) else None
         bound = max(self.least, round(solver.best_objective_bound)) if status != cp_model.UNKNOWN else self.least
         return found, bound, status == cp_model.OPTIMAL, work
+
+
+def _solve(solver: cp_model.CpSolver, model: cp_model.CpModel) -> cp_model.CpSolverStatus:
+    """Solves in a thread of its own: the solver's own handler of Ctrl-C would swallow the first and leave the process
+    without one, and Python's sees nothing before a solver in its thread returns."""
+    with ThreadPoolExecutor(1) as thread:
+        solving = thread.submit(solver.solve, model)
+        try:
+            return solving.result()
+        except KeyboardInterrupt:
+            solver.stop_search()
+            raise
 
 
 def _table(values: Array) -> Ints:

@@ -6,10 +6,9 @@ MB are 10^6 bytes, KiB are 1024. Bytes are DRAM payload unless a line says that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
 
+from dnnc.grid import Grid
 from dnnc.layer import HostLayer, Layer, Shape
 from dnnc.plan import TRAFFIC_ROLES, LayerPlan, Plan
 from dnnc.search import Proof
@@ -17,59 +16,13 @@ from dnnc.summary import tile_sizes
 from dnnc_runtime.machine import Machine, Memory
 from dnnc_runtime.program import Window
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 LEGEND = (
     "output: k x y x x of one image, before a fused pool (1x1 kernels may have all pixels in y);"
     " c: input channels per group",
-    "loops: outermost first, loop:trips x largest tile; proof: what shows that no schedule is better",
+    "loops: outermost first, loop:trips x largest tile; factor: of the compulsory bytes;"
+    " proof: what shows that no schedule is better",
 )
 """Explains the columns of the table of layers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A table before it is drawn: headings, rows of as many cells, and which headings stand over text."""
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    text: frozenset[str]
-
-    def rich(self) -> Table:
-        """For a terminal: text to the left, folded where it is too long; numbers to the right and never broken."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for heading in self.headings:
-            words = heading in self.text
-            table.add_column(heading, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-        for row in self.rows:
-            table.add_row(*map(Text, row))
-        return table
-
-    def lines(self) -> tuple[str, ...]:
-        """As plain text, a line for each row."""
-        table = (self.headings, *self.rows)
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        cells = list(zip(widths, (heading in self.text for heading in self.headings), strict=True))
-
-        def line(row: tuple[str, ...]) -> str:
-            padded = (c.ljust(width) if text else c.rjust(width) for c, (width, text) in zip(row, cells, strict=True))
-            return "  ".join(padded).rstrip()
-
-        return tuple(map(line, table))
-
-    def html(self) -> str:
-        """As an HTML table."""
-        head = "".join(f"<th>{escape(heading)}</th>" for heading in self.headings)
-        lines = [f"<tr>{head}</tr>"]
-        for row in self.rows:
-            sides = ["left" if heading in self.text else "right" for heading in self.headings]
-            cells = zip(sides, row, strict=True)
-            lines.append("<tr>" + "".join(f'<td style="text-align:{s}">{escape(c)}</td>' for s, c in cells) + "</tr>")
-        return "<table>" + "\n".join(lines) + "</table>"
 
 
 def megabytes(count: int) -> str:
@@ -105,9 +58,10 @@ def plural(count: int, noun: str) -> str:
 
 def layers_grid(plan: Plan) -> Grid:
     """A line for each layer of the array: what it is, its schedule, its bytes, and the proof."""
-    headings = ("layer", "operator", "output", "c", "kernel", "mode", "loops", "DRAM MB", "x compulsory", "proof")
+    headings = ("layer", "operator", "output", "c", "kernel", "mode", "loops", "DRAM MB", "factor", "proof")
     rows = tuple(_layer_row(layer) for layer in plan.on_array)
-    return Grid(headings, rows, frozenset({"layer", "operator", "output", "kernel", "mode", "loops", "proof"}))
+    text = frozenset({"layer", "operator", "output", "kernel", "mode", "loops", "proof"})
+    return Grid(headings, rows, text, frozenset({"layer", "loops"}))
 
 
 def _layer_row(plan: LayerPlan) -> tuple[str, ...]:
@@ -132,7 +86,11 @@ def _extents(shape: Shape) -> tuple[str, str, str]:
 
 def operator(plan: LayerPlan) -> str:
     """The main node's operator and what is fused behind it; a bias goes without saying."""
-    return "+".join([plan.layer.operator, *(name for name in plan.fused if name != "bias")])
+    fused = (_FUSED.get(name, name) for name in plan.fused if name != "bias")
+    return "+".join([plan.layer.operator, *fused])
+
+
+_FUSED = {"residual": "add", "max_pool": "max", "average_pool": "avg"}
 
 
 def kernel(shape: Shape) -> str:
@@ -157,8 +115,9 @@ def loops(plan: LayerPlan) -> str:
 
 
 def proof_word(proof: Proof) -> str:
-    """The proof in a word or two."""
-    return proof.method if proof.status == "optimal" else f"none, gap {100 * proof.gap:.2g} %"
+    """The proof in a word, or how far it is from one."""
+    word = {"lower bound": "bound", "enumeration": "search"}.get(proof.method, proof.method)
+    return word if proof.status == "optimal" else f"gap {100 * proof.gap:.2g} %"
 
 
 def proof_sentence(proof: Proof) -> str:
@@ -188,7 +147,8 @@ def work_grid(layers: Iterable[Layer]) -> Grid:
     """A line for each layer of the array before it has a schedule: what it is, and the nodes it covers."""
     headings = ("on the array", "operator", "output", "c", "kernel", "nodes")
     rows = tuple((layer.name, layer.operator, *_extents(layer.shape), ", ".join(layer.nodes)) for layer in layers)
-    return Grid(headings, rows, frozenset({"on the array", "operator", "output", "kernel", "nodes"}))
+    text = frozenset({"on the array", "operator", "output", "kernel", "nodes"})
+    return Grid(headings, rows, text, frozenset({"on the array", "nodes"}))
 
 
 # -- totals and hosts ----------------------------------------------------------------------------------------------
@@ -238,7 +198,8 @@ def host_grid(layers: Iterable[HostLayer]) -> Grid:
     """The nodes that the array does not run, with the reason of each."""
     headings = ("on the host", "operator", "read MB", "written MB", "because")
     rows = tuple((h.name, h.operator, megabytes(h.read_bytes), megabytes(h.write_bytes), h.reason) for h in layers)
-    return Grid(headings, rows, frozenset({"on the host", "operator", "because"}))
+    text = frozenset({"on the host", "operator", "because"})
+    return Grid(headings, rows, text, frozenset({"on the host", "because"}))
 
 
 def html_table(plan: Plan) -> str:

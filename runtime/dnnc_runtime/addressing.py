@@ -1,4 +1,4 @@
-"""Where regions lie: strided boxes of words, and exact set arithmetic over regions.
+"""Where regions lie: strided boxes of words.
 
 A piece lays its region's *listed* coordinates out at even pitches; a view lays all coordinates out at strides.
 Wherever the runs are regular, the words of both are boxes that correspond one to one.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise, product
+from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,20 +64,17 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
     """
     found: list[Box] = []
     last: Piece | None = None
-    alike: list[Box] = []
+    same: list[Box] = []
     for piece in pieces:
         units = piece.instances
         if not units or min(units) < 0 or max(units) >= bank.units:
             raise DisagreementFault(f"units {units} of memory {bank.name!r}, which has {bank.units}")
         shift = None if last is None else _shift(last, piece, strides)
         if shift is None:
-            alike = boxes(piece.region, piece.base, piece.pitch, offset, strides)
+            reach(bank, piece, width)
+            same = boxes(piece.region, piece.base, piece.pitch, offset, strides)
             last, shift = piece, 0
-            for box in alike:
-                first, end = _reach(box, width)
-                if first < 0 or end > bank.words:
-                    raise DisagreementFault(f"words {first}..{end - 1} of memory {bank.name!r}, which has {bank.words}")
-        for counts, here, pitch, there, steps in alike:
+        for counts, here, pitch, there, steps in same:
             there += shift
             found += [(counts, here + unit * bank.words, pitch, there, steps) for unit in units]
     while len(found) > 1:
@@ -110,15 +106,43 @@ def alike(piece: Piece, other: Piece) -> bool:
     return _shift(piece, other, piece.pitch) is not None
 
 
-def _reach(box: Box, width: int) -> tuple[int, int]:
-    """The first word of a box in its memory, and one past the last; a pitch must not be negative."""
-    counts, here, pitch, _, _ = box
-    end = here + width
-    for count, step in zip(counts, pitch, strict=True):
-        if step < 0:
-            raise DisagreementFault(f"a piece at word {here} has the pitch {step}, expected none below 0")
-        end += (count - 1) * step
-    return here, end
+class Reach(NamedTuple):
+    """The first word of a memory that something takes up, in whatever unit, and one past the last."""
+
+    first: int
+    end: int
+
+    def meets(self, other: Reach) -> bool:
+        """Whether both take up a word."""
+        return self.first < other.end and other.first < self.end
+
+
+def reach(bank: Bank, piece: Piece, width: int) -> tuple[Reach, bool]:
+    """The words that a piece takes up, and whether its elements, of ``width`` words, are sure to lie apart.
+
+    Raises:
+        DisagreementFault: the piece is outside the memory.
+    """
+    end, apart = piece.base + width, True
+    for axis, step in zip(reversed(piece.region), reversed(piece.pitch), strict=True):
+        more = extent(axis) - 1
+        if more:
+            apart = apart and step >= end - piece.base
+            end += more * step
+    if piece.base < 0 or end > bank.words or min(piece.pitch) < 0:
+        raise DisagreementFault(f"words {piece.base}..{end - 1} of memory {bank.name!r}, which has {bank.words}")
+    return Reach(piece.base, end), apart
+
+
+def span_of(bank: Bank, pieces: Sequence[Piece], width: int) -> Reach:
+    """The words that pieces take up together."""
+    low, high = bank.words, 0
+    last: Piece | None = None
+    for piece in pieces:
+        if last is None or not alike(last, piece):
+            words, _ = reach(bank, piece, width)
+            low, high, last = min(low, words.first), max(high, words.end), piece
+    return Reach(low, high)
 
 
 def _joined(found: list[Box]) -> list[Box]:
@@ -200,98 +224,3 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
 def extents(region: Region) -> tuple[int, ...]:
     """Number of listed coordinates of every axis."""
     return tuple([extent(axis) for axis in region])
-
-
-@lru_cache(maxsize=4096)
-def listed(axis: Axis) -> Integers:
-    """The coordinates of an axis as an array; treat it as read-only."""
-    parts = [np.arange(run.start, run.start + run.count * run.step, run.step, dtype=np.int64) for run in axis]
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
-
-
-def inside(region: Region, shape: Sequence[int]) -> bool:
-    """Whether every coordinate lies within the shape."""
-    return all(
-        not axis or axis[-1].start + (axis[-1].count - 1) * axis[-1].step < size
-        for axis, size in zip(region, shape, strict=True)
-    )
-
-
-def partitions(wholes: Sequence[Region], parts: Sequence[Region], repeat: bool = False) -> bool:
-    """Whether both lists hold every element equally often: at most once, unless elements may ``repeat``."""
-    if len(wholes) == 1:
-        if len(parts) == 1:
-            return wholes[0] == parts[0]
-        spans = _spans([wholes[0], *parts])
-        if spans is not None:
-            (start, stop), *rest = spans
-            ends = [start] + [end for _, end in sorted(rest)]
-            return [begin for begin, _ in sorted(rest)] == ends[:-1] and ends[-1] == stop
-    elif list(wholes) == list(parts) and (spans := _spans(wholes)) is not None:
-        ordered = sorted(spans)
-        return repeat or all(end <= begin for (_, end), (begin, _) in pairwise(ordered))
-    shape, cells = _cells([*wholes, *parts])
-    counts = np.zeros((2, *shape), np.int32)
-    for i, cell in enumerate(cells):
-        counts[int(i >= len(wholes))][cell] += 1
-    return bool((counts[0] == counts[1]).all()) and (repeat or int(counts.max(initial=0)) <= 1)
-
-
-def covers(parts: Sequence[Region], need: Region) -> bool:
-    """Whether the union of the parts holds every element of the needed region."""
-    if len(parts) == 1 and parts[0] == need:
-        return True
-    if not all(need):
-        return True
-    if not parts:
-        return False
-    spans = _spans([need, *parts])
-    if spans is not None:
-        (reached, stop), *rest = spans
-        for begin, end in sorted(rest):
-            if begin <= reached:
-                reached = max(reached, end)
-        return reached >= stop
-    shape, cells = _cells([need, *parts])
-    held = np.zeros(shape, np.bool_)
-    for cell in cells[1:]:
-        held[cell] = True
-    return bool(held[cells[0]].all())
-
-
-def _spans(regions: Sequence[Region]) -> list[tuple[int, int]] | None:
-    """The regions' intervals on the one axis on which they differ; None if they are not of that kind."""
-    first = regions[0]
-    varying: int | None = None
-    for region in regions[1:]:
-        for a, axis in enumerate(region):
-            if a != varying and axis is not first[a] and axis != first[a]:
-                if varying is not None:
-                    return None
-                varying = a
-    axes = [region[varying or 0] for region in regions]
-    if not all(len(axis) == 1 and axis[0].step == 1 for axis in axes):
-        return None
-    return [(axis[0].start, axis[0].start + axis[0].count) for axis in axes]
-
-
-def _cells(regions: Sequence[Region]) -> tuple[tuple[int, ...], list[tuple[Integers, ...]]]:
-    """A grid of all the regions' coordinates, one cell where all agree, and each region's cells as an open mesh."""
-    sizes: list[int] = []
-    columns: list[list[Integers]] = []
-    for axes in zip(*regions, strict=True):
-        if all(axis == axes[0] for axis in axes):
-            sizes.append(1)
-            columns.append([np.zeros(1, np.int64)] * len(axes))
-            continue
-        union = np.unique(np.concatenate([listed(axis) for axis in axes]))
-        sizes.append(len(union))
-        columns.append([np.searchsorted(union, listed(axis)) for axis in axes])
-    return tuple(sizes), [np.ix_(*mesh) for mesh in zip(*columns, strict=True)]
-
-
-@lru_cache(maxsize=4096)
-def shared(held: Axis, need: Axis) -> tuple[Integers, Integers]:
-    """Positions in both axes' lists of the coordinates that they share."""
-    _, here, there = np.intersect1d(listed(held), listed(need), assume_unique=True, return_indices=True)
-    return here.astype(np.int64), there.astype(np.int64)

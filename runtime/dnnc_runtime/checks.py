@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, Box, banks, boxes, covers, inside, partitions, row_major, window
+from dnnc_runtime.addressing import Bank, Box, banks, boxes, row_major, window
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import Access, frame, space
 from dnnc_runtime.memo import Memo
@@ -35,6 +35,7 @@ from dnnc_runtime.program import (
     Store,
     Width,
 )
+from dnnc_runtime.regions import covers, inside, partitions
 from dnnc_runtime.tags import Tags
 from dnnc_runtime.tensor import Piece, Region, View, span
 

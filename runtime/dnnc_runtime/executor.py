@@ -8,18 +8,17 @@ read here that they have not found to hold what is wanted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from dnnc_runtime import kernels
-from dnnc_runtime.addressing import banks, extents, placed, row_major, shared, window
+from dnnc_runtime.addressing import banks
 from dnnc_runtime.checks import Checks
 from dnnc_runtime.dram import Dram, Result
-from dnnc_runtime.frame import Access, frame, space
+from dnnc_runtime.frame import Access, frame
 from dnnc_runtime.numbers import Float32, Numbers, Tally, Words
+from dnnc_runtime.onchip import OnChip, positions
 from dnnc_runtime.program import (
     Compute,
     Constants,
@@ -38,6 +37,9 @@ from dnnc_runtime.program import (
 )
 from dnnc_runtime.tensor import Piece, Region, span
 from dnnc_runtime.walk import Listener, tell
+
+LASTING = ("bias", "slope")
+"""Operands of a convolution, besides its weights, that stay for many instructions."""
 
 
 def execute(
@@ -84,9 +86,9 @@ class Arithmetic:
         self._run = host
         self.tallies: dict[str, Tally] = {}
         self._execute: dict[type[Instruction], Callable[[Any], None]] = {
-            Load: self._load,
-            Store: self._store,
-            Move: self._move,
+            Load: lambda load: self._chip.load(load),
+            Store: lambda store: self._chip.store(store),
+            Move: lambda move: self._chip.move(move),
             Release: self._release,
             Compute: self._compute,
             PoolTile: self._pool_tile,
@@ -94,15 +96,11 @@ class Arithmetic:
         }
 
     def begin(self, section: Section) -> None:
-        """Poison every memory: one array for each, its units' memories end to end."""
+        """Poison every memory."""
         self._tally = self.tallies.setdefault(section.name, Tally())
-        if section.kernel is None:
-            return
-        self._frame = frame(self._machine, section)
-        self._memories = {
-            bank.name: np.full(bank.words * bank.units, self._numbers.poison, self._numbers.word)
-            for bank in self._banks.values()
-        }
+        if section.kernel is not None:
+            self._frame = frame(self._machine, section)
+            self._chip = OnChip(self._banks, self._frame, self._numbers, self._dram)
 
     def step(self, index: int, instruction: Instruction) -> None:
         """Execute one instruction."""
@@ -112,67 +110,45 @@ class Arithmetic:
         """Drop what only this section needed."""
         self._dram.drop_constants()
 
-    def _load(self, load: Load) -> None:
-        for there, here in self._transfer(load):
-            here[...] = there
-
-    def _store(self, store: Store) -> None:
-        for there, here in self._transfer(store):
-            there[...] = here
-
-    def _transfer(self, transfer: Load | Store) -> Iterator[tuple[Words, Words]]:
-        """The words in DRAM and on chip that a transfer connects."""
-        view, memory = self._frame.views[transfer.role], self._memories[transfer.memory]
-        words, dtype = self._dram.words(view.tensor), self._type(transfer.role)
-        bank, width = self._banks[transfer.memory], self._frame.widths[transfer.role]
-        for counts, here, pitch, there, strides in placed(
-            bank, transfer.pieces, width, view.offset, view.strides
-        ):
-            yield window(words, counts, there, strides, dtype), window(memory, counts, here, pitch, dtype)
-
-    def _move(self, move: Move) -> None:
-        role = space(move.role)
-        moved = [self._slots(role, piece).copy() for piece in move.source]
-        for target, words in zip(move.target, moved, strict=True):
-            for instance in target.instances:
-                self._slots(role, replace(target, instances=(instance,)))[...] = words
-
     def _release(self, release: Release) -> None:
         """Released words keep their numbers here; that nobody reads them is checked."""
 
     def _compute(self, compute: Compute) -> None:
-        results: list[tuple[Access, Words]] = []
-        for part in self._merged(compute):
-            held = self._operands(self._frame.reads(compute, part))
-            results.append((self._frame.writes(compute, part), self._computed(compute, part, held)))
+        accumulates = self._frame.kernel.operation == "conv"
+        results = list(self._accumulated(compute) if accumulates else self._mapped(compute))
         for access, words in results:
-            self._keep(access, words)
+            self._chip.write(access, words)
 
-    def _computed(self, compute: Compute, part: Part, held: kernels.Operands) -> Words:
+    def _mapped(self, compute: Compute) -> Iterator[tuple[Access, Words]]:
+        """What the parts of a vector operation compute."""
         kernel, numbers, tally = self._frame.kernel, self._numbers, self._tally
-        if kernel.operation != "conv":
-            return kernels.vector(kernel, numbers, held, part.region, tally)
-        products = kernels.visit(kernel, numbers, held, part.region)
-        sums = numbers.accumulate(held.get("accumulator"), products, tally)
-        return kernels.finish(kernel, numbers, sums, held, tally) if compute.last else sums
-
-    def _merged(self, compute: Compute) -> list[Part]:
-        """The parts, those as one that compute neighbouring planes from inputs that hold the same words."""
-        parts: list[Part] = []
-        inputs: list[Words] = []
         for part in compute.parts:
-            joined = join(parts[-1], part) if parts and self._frame.kernel.operation == "conv" else None
-            need = self._frame.needs(part.region, compute.reduce)["input"]
-            own = self._fetch(("input", dict(part.operands)["input"], need))
-            if joined and np.array_equal(inputs[-1], own):
-                parts[-1] = joined
-            else:
-                parts.append(part)
-                inputs.append(own)
-        return parts
+            held = {access[0]: self._chip.read(access) for access in self._frame.reads(compute, part)}
+            yield self._frame.writes(compute, part), kernels.vector(kernel, numbers, held, part.region, tally)
 
-    def _operands(self, accesses: Iterable[Access]) -> dict[Role, Words]:
-        return {access[0]: self._fetch(access) for access in accesses}
+    def _accumulated(self, compute: Compute) -> Iterator[tuple[Access, Words]]:
+        """What the parts of a convolution compute; those with the same input compute their planes as one."""
+        done = 0
+        for length in self._chip.alike([self._frame.input(compute, part) for part in compute.parts]):
+            for part in joined(compute.parts[done : done + length]):
+                yield self._frame.writes(compute, part), self._summed(compute, part)
+            done += length
+
+    def _summed(self, compute: Compute, part: Part) -> Words:
+        kernel, numbers, tally = self._frame.kernel, self._numbers, self._tally
+        (source, weights, *rest) = self._frame.reads(compute, part)
+        held = (source[2][1], source[2][2])
+        left = self._chip.prepared(source, lambda x: kernels.gather(kernel, numbers, x, part.region, held))
+        right = self._chip.prepared(weights, lambda w: kernels.weigh(numbers, w))
+        operands = {
+            access[0]: self._chip.prepared(access, lambda words: words)
+            if access[0] in LASTING
+            else self._chip.read(access)
+            for access in rest
+        }
+        products = kernels.multiply(left, right, part.region)
+        sums = numbers.accumulate(operands.get("accumulator"), products, tally)
+        return kernels.finish(kernel, numbers, sums, operands, tally) if compute.last else sums
 
     def _pool_tile(self, pool: PoolTile) -> None:
         results: list[tuple[Access, Words]] = []
@@ -180,10 +156,10 @@ class Arithmetic:
             partial = self._partial(part, before, after)
             whole = self._frame.pooled(part, self._frame.windows(part, after))
             done, left = self._frame.pool_writes(part, after)
-            results += [(done, self._complete(done[2], partial[_within(done[2], whole)]))]
-            results += [(left, partial[_within(left[2], whole)])]
+            results += [(done, self._complete(done[2], partial[positions(done[2], whole)]))]
+            results += [(left, partial[positions(left[2], whole)])]
         for access, words in results:
-            self._keep(access, words)
+            self._chip.write(access, words)
 
     def _partial(self, part: Part, before: tuple[Piece, ...], after: tuple[Piece, ...]) -> Words:
         """What a part's windows combine: its tile, and the partial results of before."""
@@ -192,9 +168,9 @@ class Arithmetic:
         tile, begun = self._frame.pool_reads(part, before, after)
         rows = self._frame.windows(part, after)
         whole = self._frame.pooled(part, rows)
-        words = kernels.combine(pool, self._numbers, self._fetch(tile), (rows, whole[2]), (tile[2][1], tile[2][2]))
+        words = kernels.combine(pool, self._numbers, self._chip.read(tile), (rows, whole[2]), (tile[2][1], tile[2][2]))
         for access in begun:
-            kernels.include(pool, words, _within(access[2], whole), self._fetch(access))
+            kernels.include(pool, words, positions(access[2], whole), self._chip.read(access))
         return words
 
     def _complete(self, region: Region, words: Words) -> Words:
@@ -205,60 +181,20 @@ class Arithmetic:
     def _host(self, host: Host) -> None:
         self._dram.run(host, self._run, self._tally)
 
-    def _type(self, role: Role) -> np.dtype[Any]:
-        return self._numbers.accumulator if self._frame.widths[role] > 1 else self._numbers.word
 
-    def _slots(self, role: Role, piece: Piece) -> Words:
-        """A piece's elements in its unit's memory, without a copy."""
-        bank = self._frame.homes[role]
-        base = piece.instances[0] * bank.words + piece.base
-        return window(self._memories[bank.name], extents(piece.region), base, piece.pitch, self._type(role))
-
-    def _fetch(self, access: Access) -> Words:
-        """The needed region, assembled by coordinates; a single piece that is just that is not copied."""
-        role, pieces, need = access
-        if len(pieces) == 1 and pieces[0].region == need:
-            return self._slots(role, pieces[0])
-        whole = np.empty(extents(need), self._type(role))
-        if within(pieces, need):
-            for there, here in self._spread(role, pieces, need, whole):
-                there[...] = here
-            return whole
-        for piece in pieces:
-            common = [shared(held, wanted) for held, wanted in zip(piece.region, need, strict=True)]
-            slots = self._slots(role, piece)[np.ix_(*(here for here, _ in common))]
-            whole[np.ix_(*(there for _, there in common))] = slots
-        return whole
-
-    def _keep(self, access: Access, words: Words) -> None:
-        """Write a region to its pieces."""
-        role, pieces, region = access
-        if len(pieces) == 1 and pieces[0].region == region:
-            self._slots(role, pieces[0])[...] = words
-        elif within(pieces, region):
-            dense = np.ascontiguousarray(words, self._type(role))
-            for there, here in self._spread(role, pieces, region, dense):
-                here[...] = there
+def joined(parts: Sequence[Part]) -> list[Part]:
+    """Parts with the same input, those over neighbouring planes as one."""
+    out: list[Part] = []
+    for part in parts:
+        both = _join(out[-1], part) if out else None
+        if both:
+            out[-1] = both
         else:
-            for piece in pieces:
-                self._slots(role, piece)[...] = words[_within(piece.region, region)]
-
-    def _spread(self, role: Role, pieces: Sequence[Piece], need: Region, whole: Words) -> Iterator[tuple[Words, Words]]:
-        """The elements of a dense array of the needed intervals, and the same elements in the pieces' memories."""
-        bank, width, strides = self._frame.homes[role], self._frame.widths[role], row_major(whole.shape)
-        first = -sum(axis[0].start * stride for axis, stride in zip(need, strides, strict=True))
-        for counts, here, pitch, there, steps in placed(bank, pieces, width, first, strides):
-            slots = window(self._memories[bank.name], counts, here, pitch, self._type(role))
-            yield window(whole, counts, there, steps), slots
+            out.append(part)
+    return out
 
 
-def _within(part: Region, whole: Region) -> tuple[NDArray[Any], ...]:
-    """The positions of a region's elements in an array of a larger one, as an open mesh."""
-    return np.ix_(*(shared(axis, points)[0] for axis, points in zip(whole, part, strict=True)))
-
-
-def join(a: Part, b: Part) -> Part | None:
-    """Two parts over neighbouring planes of the same rows, columns and groups as one, with a's input."""
+def _join(a: Part, b: Part) -> Part | None:
     (*same, before), (*others, after) = a.region, b.region
     if same != others or len(before) != 1 or len(after) != 1:
         return None
@@ -268,17 +204,3 @@ def join(a: Part, b: Part) -> Part | None:
     operands: list[tuple[Role, tuple[Piece, ...]]]
     operands = [(role, pieces if role == "input" else pieces + more[role]) for role, pieces in a.operands]
     return Part((*same, span(before[0].start, before[0].count + after[0].count)), tuple(operands))
-
-
-def within(pieces: Sequence[Piece], need: Region) -> bool:
-    """Whether the need is a box of intervals and the pieces lie inside it."""
-    bounds: list[tuple[int, int]] = []
-    for axis in need:
-        if len(axis) != 1 or axis[0].step != 1:
-            return False
-        bounds.append((axis[0].start, axis[0].start + axis[0].count))
-    for piece in pieces:
-        for axis, (start, stop) in zip(piece.region, bounds, strict=True):
-            if axis[0].start < start or axis[-1].start + (axis[-1].count - 1) * axis[-1].step >= stop:
-                return False
-    return True

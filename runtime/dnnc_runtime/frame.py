@@ -8,10 +8,11 @@ from typing import get_args
 
 import numpy as np
 
-from dnnc_runtime.addressing import Bank, Integers, banks, listed
+from dnnc_runtime.addressing import Bank, banks
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Compute, Kernel, Load, Move, Part, Pool, Role, Section, Store, Window
+from dnnc_runtime.regions import Integers, listed
 from dnnc_runtime.tensor import Axis, Piece, Region, View, coordinates, runs, span
 
 OPERANDS: dict[str, tuple[tuple[Role, ...], tuple[Role, ...]]] = {
@@ -61,6 +62,11 @@ class Frame:
             roles = (*roles, "accumulator")
         needs = self.needs(part.region, compute.reduce)
         return [(role, self._pieces(held, role), needs.get(role, part.region)) for role in roles]
+
+    def input(self, compute: Compute, part: Part) -> Access:
+        """The input that a part of a compute instruction reads."""
+        need = self.needs(part.region, compute.reduce)["input"]
+        return "input", self._pieces(dict(part.operands), "input"), need
 
     def needs(self, region: Region, reduce: tuple[int, int]) -> dict[Role, Region]:
         """What an output region needs of the operands that are not indexed as it is itself."""

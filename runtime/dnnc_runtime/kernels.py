@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Integers, listed
+from dnnc_runtime.addressing import extents
 from dnnc_runtime.frame import taps, touched
 from dnnc_runtime.numbers import Numbers, Tally, Words
 from dnnc_runtime.program import Kernel, Pool, Role, Window
-from dnnc_runtime.tensor import Axis, Region
+from dnnc_runtime.regions import Integers, listed
+from dnnc_runtime.tensor import Axis, Region, coordinates, extent, runs
 
 GATHER_BYTES = 1 << 24
 """Convolutions gather at most about this much at a time."""
@@ -26,52 +27,42 @@ Operands = Mapping[Role, Words]
 
 
 def visit(kernel: Kernel, numbers: Numbers, operands: Operands, region: Region) -> NDArray[Any]:
-    """Products of input and weights summed over taps and the channels given: ``[n, y, x, g, k]``, exact."""
-    rows, columns = window_taps(kernel.y, region[1]), window_taps(kernel.x, region[2])
-    x, w = operands["input"], operands["weights"]
-    if x.shape[3] > 1 and w.shape[1] == w.shape[4] == 1:
-        return _depthwise(numbers, x, w, rows, columns)
-    step = max(1, GATHER_BYTES // max(1, _gathered(x, w, columns) * numbers.exact.itemsize))
-    strips = [_convolve(numbers, x, w, rows[i : i + step], columns) for i in range(0, len(rows), step)]
+    """Products of input and weights summed over taps and channels: ``[n, y, x, g, k]``, exact, strip by strip."""
+    held = touched(kernel.y, region[1]), touched(kernel.x, region[2])
+    x, right = operands["input"], weigh(numbers, operands["weights"])
+    rows, row = coordinates(region[1]), extent(region[2]) * x.shape[0] * x.shape[3] * right.shape[1]
+    step = max(1, GATHER_BYTES // max(1, row * numbers.exact.itemsize))
+    strips: list[Words] = []
+    for i in range(0, len(rows), step):
+        strip = (region[0], runs(rows[i : i + step]), *region[2:])
+        strips.append(multiply(gather(kernel, numbers, x, strip, held), right, strip))
     return strips[0] if len(strips) == 1 else np.concatenate(strips, axis=1)
 
 
-def window_taps(window: Window, outputs: Axis) -> Integers:
-    """The tap table of outputs over exactly the inputs that they touch."""
-    return taps(window, outputs, touched(window, outputs))
+def gather(kernel: Kernel, numbers: Numbers, x: Words, region: Region, held: tuple[Axis, Axis]) -> NDArray[Any]:
+    """The taps of every output of a region, zeros for padding: ``[g, n * y * x, r * q * c]``, exact.
 
-
-def _gathered(x: Words, w: Words, columns: Integers) -> int:
-    """Elements that one output row gathers."""
-    return int(x.shape[0] * len(columns) * x.shape[3] * prod(w.shape[2:]))
-
-
-def _convolve(numbers: Numbers, x: Words, w: Words, rows: Integers, columns: Integers) -> NDArray[Any]:
-    """Group by group a matrix product of gathered taps and kernels."""
-    n, _, _, g, c = x.shape
-    k, r, q = w.shape[1:4]
-    points, depth = n * len(rows) * len(columns), r * q * c
-    taken: Words = _gather(x, rows, columns).reshape(points, r * q, g, c)
-    if g > 1:
-        taken = taken.transpose(2, 0, 1, 3)
-    left: Words = taken.reshape(g, points, depth).astype(numbers.exact, copy=False)
-    right: Words = w.reshape(g, k, depth).astype(numbers.exact, copy=False)
-    products: Words = np.matmul(left, right.transpose(0, 2, 1))
-    return products.transpose(1, 0, 2).reshape(n, len(rows), len(columns), g, k)
-
-
-def _gather(x: Words, rows: Integers, columns: Integers) -> Words:
-    """Every output's taps: ``[n, y * x * r * q, g * c]``, zeros for padding."""
+    Args:
+        x: the input at the rows and columns ``held``.
+    """
     n, height, width, g, c = x.shape
-    if rows.shape[1] == columns.shape[1] == 1 and _straight(rows, height) and _straight(columns, width):
-        return x
-    flat: Words = x.reshape(n, height * width, g * c)
-    y, z = rows[:, None, :, None], columns[None, :, None, :]
-    padding = (y == height) | (z == width)
+    rows, columns = taps(kernel.y, region[1], held[0]), taps(kernel.x, region[2], held[1])
+    points, window = n * len(rows) * len(columns), rows.shape[1] * columns.shape[1]
+    taken = x
+    if window > 1 or not _straight(rows, height) or not _straight(columns, width):
+        taken = _take(x.reshape(n, height * width, g * c), rows, columns, height, width)
+    grouped: Words = taken.reshape(points, window, g, c).transpose(2, 0, 1, 3)
+    return grouped.reshape(g, points, window * c).astype(numbers.exact, copy=False)
+
+
+def _take(flat: Words, rows: Integers, columns: Integers, height: int, width: int) -> Words:
+    """``[n, y * x * r * q, channels]`` from ``[n, height * width, channels]``."""
+    y, x = rows[:, None, :, None], columns[None, :, None, :]
+    padding = (y == height) | (x == width)
+    where: Integers = y * width + x
     if padding.any():
-        flat = np.concatenate([flat, np.zeros((n, 1, g * c), x.dtype)], axis=1)
-    where: Integers = y * width + z
-    where[padding] = height * width
+        flat = np.concatenate([flat, np.zeros((flat.shape[0], 1, flat.shape[2]), flat.dtype)], axis=1)
+        where[padding] = height * width
     taken: Words = flat.take(where.reshape(-1), axis=1)
     return taken
 
@@ -81,17 +72,22 @@ def _straight(table: Integers, size: int) -> bool:
     return len(table) == size and bool((table[:, 0] == np.arange(size)).all())
 
 
-def _depthwise(numbers: Numbers, x: Words, w: Words, rows: Integers, columns: Integers) -> NDArray[Any]:
-    """Tap by tap a product of planes."""
-    n, height, width, g, _ = x.shape
-    padded: Words = np.zeros((n, height + 1, width + 1, g), numbers.exact)
-    padded[:, :height, :width] = x[..., 0]
-    total: Words = np.zeros((n, len(rows), len(columns), g), numbers.exact)
-    for r in range(rows.shape[1]):
-        strip = padded[:, rows[:, r]]
-        for q in range(columns.shape[1]):
-            total += strip[:, :, columns[:, q]] * w[:, 0, r, q, 0]
-    return total[..., np.newaxis]
+def weigh(numbers: Numbers, w: Words) -> NDArray[Any]:
+    """Weights as what gathered taps are multiplied with: ``[g, r * q * c, k]``, exact."""
+    g, k = w.shape[:2]
+    right: Words = w.reshape(g, k, prod(w.shape[2:])).transpose(0, 2, 1)
+    return right.astype(numbers.exact, copy=False)
+
+
+def multiply(left: Words, right: Words, region: Region) -> NDArray[Any]:
+    """Gathered taps times weights, ``[n, y, x, g, k]``."""
+    products: Words = np.matmul(left, right)
+    return products.transpose(1, 0, 2).reshape(extents(region))
+
+
+def _window_taps(window: Window, outputs: Axis) -> Integers:
+    """The tap table of outputs over exactly the inputs that they touch."""
+    return taps(window, outputs, touched(window, outputs))
 
 
 def finish(kernel: Kernel, numbers: Numbers, sums: Words, operands: Operands, tally: Tally) -> Words:
@@ -178,7 +174,7 @@ def _identity(kernel: Kernel, numbers: Numbers, operands: Operands, region: Regi
     words = operands["input"]
     fill = numbers.quantise(np.full(1, kernel.fill), Tally())
     for axis, window in ((1, kernel.y), (2, kernel.x)):
-        table = window_taps(window, region[axis])[:, 0]
+        table = _window_taps(window, region[axis])[:, 0]
         if not _straight(table[:, None], words.shape[axis]):
             shape = list(words.shape)
             shape[axis] = 1

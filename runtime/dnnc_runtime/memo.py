@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from dnnc_runtime.addressing import Reach
 from dnnc_runtime.frame import Access
 from dnnc_runtime.program import Role
-from dnnc_runtime.tags import Words
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ class Memo(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[_Key, tuple[Sequence[Access], Words, T]]] = {}
+        self._kept: dict[str, dict[_Key, tuple[Sequence[Access], Reach, T]]] = {}
 
     def get(self, memory: str, accesses: Sequence[Access]) -> T | None:
         """What equal accesses, all of one role, found, if that still holds."""
@@ -27,12 +27,16 @@ class Memo(Generic[T]):
         found = kept.get(_key(accesses)) if kept else None
         return found[2] if found and found[0] == accesses else None
 
-    def put(self, memory: str, accesses: Sequence[Access], words: Words, found: T) -> None:
+    def put(self, memory: str, accesses: Sequence[Access], words: Reach, found: T) -> None:
         """Remember what accesses found."""
         self._kept.setdefault(memory, {})[_key(accesses)] = accesses, words, found
 
-    def written(self, memory: str, words: Words) -> None:
-        """Words of a memory are written."""
+    def keeps(self, memory: str) -> bool:
+        """Whether anything in a memory is remembered."""
+        return bool(self._kept.get(memory))
+
+    def written(self, memory: str, words: Reach) -> None:
+        """Reach of a memory are written."""
         kept = self._kept.get(memory)
         if kept:
             for key in [key for key, (_, held, _) in kept.items() if held.meets(words)]:

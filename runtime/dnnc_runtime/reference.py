@@ -12,11 +12,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dnnc_runtime import kernels
-from dnnc_runtime.addressing import listed
 from dnnc_runtime.dram import Dram, Result
 from dnnc_runtime.frame import touched
 from dnnc_runtime.numbers import Float32, Numbers, Tally, Words
 from dnnc_runtime.program import Constants, Host, HostRun, Kernel, Program, Role, Section
+from dnnc_runtime.regions import listed
 from dnnc_runtime.tensor import Region, span
 
 

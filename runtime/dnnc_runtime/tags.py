@@ -9,46 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, Box, alike, banks, placed, row_major, window
+from dnnc_runtime.addressing import Bank, Box, Reach, alike, banks, placed, reach, row_major, window
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import SPACES, Frame
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Role
-from dnnc_runtime.tensor import Piece, extent
+from dnnc_runtime.tensor import Piece
 
 _Tags = NDArray[Any]
-
-
-class Words(NamedTuple):
-    """The first word of a memory that something takes up, in whatever unit, and one past the last."""
-
-    first: int
-    end: int
-
-    def meets(self, other: Words) -> bool:
-        """Whether both take up a word."""
-        return self.first < other.end and other.first < self.end
 
 
 class _Unit:
     """One unit's memory: where every write went, and the last piece written at every place."""
 
     def __init__(self) -> None:
-        self._writes: list[Words] = []
+        self._writes: list[Reach] = []
         self._pieces: dict[_Key, tuple[Piece, int]] = {}
 
-    def put(self, role: Role | None, piece: Piece, words: Words) -> None:
-        """Words are written, as a piece of a role unless that is None."""
+    def put(self, role: Role | None, piece: Piece, words: Reach) -> None:
+        """Reach are written, as a piece of a role unless that is None."""
         if role is not None:
             self._pieces[_key(role, piece)] = piece, len(self._writes)
         self._writes.append(words)
 
-    def find(self, role: Role, piece: Piece) -> Words | None:
+    def find(self, role: Role, piece: Piece) -> Reach | None:
         """The words of a piece if it was written just so and nothing on top of it."""
         held, when = self._pieces.get(_key(role, piece), (None, 0))
         if held is None or held.pitch != piece.pitch or held.region != piece.region:
@@ -76,7 +65,7 @@ class Tags:
         self._later: dict[str, list[tuple[Role | None, Sequence[Piece], int]]] = {name: [] for name in self._tags}
         self._units = {bank.name: [_Unit() for _ in range(bank.units)] for bank in banks(machine).values()}
 
-    def read(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Words:
+    def read(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Reach:
         """Every word of the pieces (of one unit each) has to hold its element of the role."""
         units, low, high = self._units[bank.name], bank.words, 0
         changed: list[Piece] = []
@@ -85,36 +74,36 @@ class Tags:
             words = units[unit].find(role, piece) if unit < bank.units else None
             if words is None:
                 changed.append(piece)
-                words, _ = _extent(bank, piece, self._frame.widths[role])
+                words, _ = reach(bank, piece, self._frame.widths[role])
             low, high = min(low, words.first), max(high, words.end)
         if changed:
             self._settle(bank)
             self._compare(role, bank, changed)
-        return Words(low, high)
+        return Reach(low, high)
 
-    def write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Words:
+    def write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Reach:
         """From now on the words of the pieces hold their elements of the role."""
         return self._overwrite(role, bank, pieces, self._frame.widths[role])
 
-    def clear(self, bank: Bank, pieces: Sequence[Piece], width: int) -> Words:
+    def clear(self, bank: Bank, pieces: Sequence[Piece], width: int) -> Reach:
         """From now on the words of the pieces, ``width`` for each element, hold nothing."""
         return self._overwrite(None, bank, pieces, width)
 
-    def _overwrite(self, role: Role | None, bank: Bank, pieces: Sequence[Piece], width: int) -> Words:
+    def _overwrite(self, role: Role | None, bank: Bank, pieces: Sequence[Piece], width: int) -> Reach:
         self._later[bank.name].append((role, pieces, width))
         units, low, high = self._units[bank.name], bank.words, 0
         last: Piece | None = None
-        words, apart = Words(0, 0), False
+        words, apart = Reach(0, 0), False
         for piece in pieces:
             if last is None or not alike(last, piece):
-                words, apart = _extent(bank, piece, width)
+                words, apart = reach(bank, piece, width)
                 low, high = min(low, words.first), max(high, words.end)
                 last = piece
             for unit in piece.instances:
                 if not 0 <= unit < bank.units:
                     raise DisagreementFault(f"unit {unit} of memory {bank.name!r}, which has {bank.units}")
                 units[unit].put(role if apart else None, piece, words)
-        return Words(low, high)
+        return Reach(low, high)
 
     def _settle(self, bank: Bank) -> None:
         """Tag the words that were written since."""
@@ -161,19 +150,6 @@ _Key = tuple[Role, int, tuple[int, ...]]
 def _key(role: Role, piece: Piece) -> _Key:
     """Where a piece and its region start: cheaper to look up than the piece, and seldom shared."""
     return role, piece.base, tuple([axis[0].start if axis else -1 for axis in piece.region])
-
-
-def _extent(bank: Bank, piece: Piece, width: int) -> tuple[Words, bool]:
-    """The words that a piece takes up, and whether its elements are known to lie apart."""
-    end, apart = piece.base + width, True
-    for axis, step in zip(reversed(piece.region), reversed(piece.pitch), strict=True):
-        more = extent(axis) - 1
-        if more:
-            apart = apart and step >= end - piece.base
-            end += more * step
-    if piece.base < 0 or end > bank.words or min(piece.pitch) < 0:
-        raise DisagreementFault(f"words {piece.base}..{end - 1} of memory {bank.name!r}, which has {bank.words}")
-    return Words(piece.base, end), apart
 
 
 def _expected(box: Box, dtype: np.dtype[Any]) -> _Tags:

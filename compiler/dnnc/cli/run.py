@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dnnc.graph import Graph
+    from dnnc.grid import Grid
     from dnnc.numeric import LayerNumbers, System, Verification
-    from dnnc.report import Grid
 
 Inputs = Annotated[
     Path | None,
@@ -147,7 +147,7 @@ def _show(screen: Terminal, system: System, verification: Verification) -> None:
 
 def _grid(found: Mapping[System, Verification]) -> Grid:
     """A line for each layer that was compared; a dash where one number system has nothing to compare it with."""
-    from dnnc.report import Grid
+    from dnnc.grid import Grid
 
     names = dict.fromkeys(layer.name for verification in found.values() for layer in verification.layers)
     cells: dict[str, list[str]] = {name: [] for name in names}

@@ -16,13 +16,16 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dnnc.report import Grid
+    from dnnc.grid import Grid
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
 INTERNAL = 1
 """Exit status of a defect of dnnc."""
+
+WIDE = 4096
+"""Columns where there is no terminal: no line is broken."""
 
 Color = Annotated[Literal["auto", "always", "never"], typer.Option(help="Colour the output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr.")]
@@ -42,8 +45,9 @@ class Terminal:
 
         force = {"auto": None, "always": True, "never": None}[self._color]
         system: Literal["auto"] | None = None if self._color == "never" else "auto"
+        width = None if stream.isatty() else WIDE
         return Console(
-            file=stream, force_terminal=force, color_system=system, highlight=False, markup=False, emoji=False
+            file=stream, force_terminal=force, color_system=system, width=width, highlight=False, markup=False
         )
 
     def data(self, value: object) -> None:

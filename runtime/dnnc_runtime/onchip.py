@@ -1,0 +1,167 @@
+"""The numbers in on-chip memories: moved to and fro, and assembled into operands by their coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dnnc_runtime.addressing import Bank, extents, placed, row_major, span_of, window
+from dnnc_runtime.dram import Dram
+from dnnc_runtime.frame import Access, Frame, space
+from dnnc_runtime.memo import Memo
+from dnnc_runtime.numbers import Numbers, Words
+from dnnc_runtime.program import Load, Move, Role, Store
+from dnnc_runtime.regions import shared
+from dnnc_runtime.tensor import Piece, Region
+
+
+class OnChip:
+    """Every memory of the machine for the length of a section: one array, its units' memories end to end."""
+
+    def __init__(self, banks: dict[str, Bank], frame: Frame, numbers: Numbers, dram: Dram) -> None:
+        self._banks = banks
+        self._frame = frame
+        self._numbers = numbers
+        self._dram = dram
+        self._prepared: Memo[Words] = Memo()
+        self._alike: Memo[list[int]] = Memo()
+        self._words = {
+            bank.name: np.full(bank.words * bank.units, numbers.poison, numbers.word) for bank in banks.values()
+        }
+
+    def load(self, load: Load) -> None:
+        """DRAM to every unit of the pieces."""
+        self._forget(self._banks[load.memory], load.role, load.pieces)
+        for there, here in self._transfer(load):
+            here[...] = there
+
+    def store(self, store: Store) -> None:
+        """On-chip to DRAM."""
+        for there, here in self._transfer(store):
+            there[...] = here
+
+    def _transfer(self, transfer: Load | Store) -> Iterator[tuple[Words, Words]]:
+        """The elements in DRAM and on chip that a transfer connects."""
+        view, memory = self._frame.views[transfer.role], self._words[transfer.memory]
+        words, dtype = self._dram.words(view.tensor), self._type(transfer.role)
+        bank, width = self._banks[transfer.memory], self._frame.widths[transfer.role]
+        for counts, here, pitch, there, strides in placed(bank, transfer.pieces, width, view.offset, view.strides):
+            yield window(words, counts, there, strides, dtype), window(memory, counts, here, pitch, dtype)
+
+    def move(self, move: Move) -> None:
+        """From units to units; everything is read before anything is written."""
+        role = space(move.role)
+        moved = [self._slots(role, piece).copy() for piece in move.source]
+        self._forget(self._banks[move.memory], role, move.target)
+        for target, words in zip(move.target, moved, strict=True):
+            for instance in target.instances:
+                self._slots(role, replace(target, instances=(instance,)))[...] = words
+
+    def alike(self, inputs: Sequence[Access]) -> list[int]:
+        """The lengths of runs of inputs that need the same region and hold the same numbers."""
+        bank = self._frame.homes["input"]
+        lengths = self._alike.get(bank.name, inputs)
+        if lengths is None:
+            lengths = self._runs(inputs)
+            pieces = [piece for _, some, _ in inputs for piece in some]
+            self._alike.put(bank.name, inputs, span_of(bank, pieces, self._frame.widths["input"]), lengths)
+        return lengths
+
+    def _runs(self, inputs: Sequence[Access]) -> list[int]:
+        lengths: list[int] = []
+        head: Words | None = None
+        for i, access in enumerate(inputs):
+            words = self.read(access)
+            if head is not None and inputs[i - 1][2] == access[2] and np.array_equal(head, words):
+                lengths[-1] += 1
+            else:
+                lengths.append(1)
+                head = words
+        return lengths
+
+    def prepared(self, access: Access, make: Callable[[Words], Words]) -> Words:
+        """What ``make`` makes of the needed region, remembered for as long as nobody overwrites it."""
+        role, pieces, _ = access
+        bank = self._frame.homes[role]
+        found = self._prepared.get(bank.name, [access])
+        if found is None:
+            found = make(self.read(access))
+            self._prepared.put(bank.name, [access], span_of(bank, pieces, self._frame.widths[role]), found)
+        return found
+
+    def read(self, access: Access) -> Words:
+        """The needed region, assembled by coordinates; a single piece that is just that is not copied."""
+        role, pieces, need = access
+        if len(pieces) == 1 and pieces[0].region == need:
+            return self._slots(role, pieces[0])
+        whole: Words = np.empty(extents(need), self._type(role))
+        if within(pieces, need):
+            for there, here in self._spread(role, pieces, need, whole):
+                there[...] = here
+            return whole
+        for piece in pieces:
+            common = [shared(held, wanted) for held, wanted in zip(piece.region, need, strict=True)]
+            slots = self._slots(role, piece)[np.ix_(*(here for here, _ in common))]
+            whole[np.ix_(*(there for _, there in common))] = slots
+        return whole
+
+    def write(self, access: Access, words: Words) -> None:
+        """A region to its pieces."""
+        role, pieces, region = access
+        self._forget(self._frame.homes[role], role, pieces)
+        if len(pieces) == 1 and pieces[0].region == region:
+            self._slots(role, pieces[0])[...] = words
+        elif within(pieces, region):
+            dense: Words = np.ascontiguousarray(words, self._type(role))
+            for there, here in self._spread(role, pieces, region, dense):
+                here[...] = there
+        else:
+            for piece in pieces:
+                self._slots(role, piece)[...] = words[positions(piece.region, region)]
+
+    def _spread(self, role: Role, pieces: Sequence[Piece], need: Region, whole: Words) -> Iterator[tuple[Words, Words]]:
+        """The elements of a dense array of the needed intervals, and the same elements in the pieces' memories."""
+        bank, width, strides = self._frame.homes[role], self._frame.widths[role], row_major(whole.shape)
+        first = -sum(axis[0].start * stride for axis, stride in zip(need, strides, strict=True))
+        for counts, here, pitch, there, steps in placed(bank, pieces, width, first, strides):
+            slots = window(self._words[bank.name], counts, here, pitch, self._type(role))
+            yield window(whole, counts, there, steps), slots
+
+    def _slots(self, role: Role, piece: Piece) -> Words:
+        """A piece's elements in its first unit's memory, without a copy."""
+        bank = self._frame.homes[role]
+        base = piece.instances[0] * bank.words + piece.base
+        return window(self._words[bank.name], extents(piece.region), base, piece.pitch, self._type(role))
+
+    def _type(self, role: Role) -> np.dtype[Any]:
+        return self._numbers.accumulator if self._frame.widths[role] > 1 else self._numbers.word
+
+    def _forget(self, bank: Bank, role: Role, pieces: Sequence[Piece]) -> None:
+        """Words of a memory are about to be overwritten."""
+        if self._alike.keeps(bank.name) or self._prepared.keeps(bank.name):
+            words = span_of(bank, pieces, self._frame.widths[role])
+            self._alike.written(bank.name, words)
+            self._prepared.written(bank.name, words)
+
+
+def positions(part: Region, whole: Region) -> tuple[NDArray[Any], ...]:
+    """Where a region's elements are in an array of a larger one, as an open mesh."""
+    return np.ix_(*(shared(axis, points)[0] for axis, points in zip(whole, part, strict=True)))
+
+
+def within(pieces: Sequence[Piece], need: Region) -> bool:
+    """Whether the need is a box of intervals and the pieces lie inside it."""
+    bounds: list[tuple[int, int]] = []
+    for axis in need:
+        if len(axis) != 1 or axis[0].step != 1:
+            return False
+        bounds.append((axis[0].start, axis[0].start + axis[0].count))
+    for piece in pieces:
+        for axis, (start, stop) in zip(piece.region, bounds, strict=True):
+            if axis[0].start < start or axis[-1].start + (axis[-1].count - 1) * axis[-1].step >= stop:
+                return False
+    return True
