@@ -114,7 +114,7 @@ def alone(
     kernel: Kernel, shapes: dict[Role, tuple[int, ...]], target: Machine, instructions: tuple[Instruction, ...] = ()
 ) -> Program:
     """A program of one section, whose tensors and values are named after the roles."""
-    views = {role: View(role, 0, shape, dense(shape)) for role, shape in shapes.items()}
+    views: dict[Role, View] = {role: View(role, 0, shape, dense(shape)) for role, shape in shapes.items()}
     tensors = tuple(Tensor(role, prod(shape), role in CONSTANTS) for role, shape in shapes.items())
     values = tuple(Placement(role, view.shape, view) for role, view in views.items() if role not in CONSTANTS)
     inputs = tuple(value.name for value in values if value.name != "output")
@@ -295,7 +295,7 @@ class Emitter:
         return (laid(tile.cu, 2 * self.sums(), region, width),)
 
     def input(self, tile: Tile, c: int, stop: int) -> Piece:
-        n, y, x, g, _ = tile.region
+        n, y, _, g, _ = tile.region
         rows = runs(self.conv.y.touched(y[0].start, y[0].start + y[0].count - 1))
         columns = runs(self.conv.x.touched(0, self.conv.x.out - 1))
         return laid(tile.cu, 4 * self.sums(), (n, rows, columns, g, span(c, stop - c)))

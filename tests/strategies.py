@@ -32,8 +32,12 @@ MODES = {
 }
 ROWS: tuple[Dim, ...] = ("y", "x")
 PLANES: tuple[Dim, ...] = ("k", "c", "g")
+FINISHING: tuple[Dim, ...] = ("g", "k", "y", "x", "c")
 PLENTY = 1 << 24
 """Bytes of a memory that no layer here fills."""
+
+
+Problem = tuple[Layer, Machine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +236,30 @@ def sharing_cases(draw: st.DrawFn) -> Case:
     return Case(layer, fitted(layer.shape, machine, schedule), schedule)
 
 
+@st.composite
+def problems(draw: st.DrawFn, largest: int = 5, planes: int = 6, modes: tuple[str, ...] = tuple(MODES)) -> Problem:
+    """A layer and a machine where its smallest tiles fit, and larger ones soon do not."""
+    layer, machine = draw(layers(largest, planes)), draw(machines(modes=modes))
+    found = deals(layer.shape, machine)
+    assume(found)
+    smallest = _smallest(layer.shape, machine, draw(st.sampled_from(found)))
+    machine = fitted(layer.shape, machine, smallest)
+    for memory in machine.memories:
+        words = memory.bytes // machine.word_bytes * draw(st.sampled_from((4, 5, 6, 8, 12, 20))) // 4
+        machine = machine.with_memory(memory.name, words * machine.word_bytes)
+    return layer, machine
+
+
+def _smallest(shape: Shape, machine: Machine, deal: Deal) -> Schedule:
+    """The smallest tiles under a mode, sums finished before the next output tile is begun."""
+    fine = deal.granules(shape, machine)
+    legal = [cut for cut in cuts(shape.y, deal.rows, "footprint") if _pools(shape, machine, cut)]
+    assume(legal)
+    y, x = legal[-1], cuts(shape.x, 1, "footprint")[0 if shape.pool else -1]
+    tiles = Schedule(deal.mode, y, x, fine["k"], fine["c"], fine["g"], (), follow=shape.parameters > 0)
+    return replace(tiles, order=tuple(d for d in FINISHING if tiles.trips(shape)[d] > 1))
+
+
 def fitted(shape: Shape, machine: Machine, schedule: Schedule) -> Machine:
     """The machine with memories of exactly the bytes that a schedule uses."""
     model, tiles = locate(shape, machine, schedule)
@@ -249,7 +277,7 @@ def schedules(draw: st.DrawFn, shape: Shape, machine: Machine) -> Schedule:
     y, move = draw(_row_cuts(shape, machine, deal))
     x = draw(st.sampled_from(cuts(shape.x, 1, draw(_STYLES))[: 1 if shape.pool else None]))
     planes = deal.granules(shape, machine)
-    k, c, g = (draw(_tile_sizes(total, planes[d])) for d, total in _totals(shape))
+    k, c, g = (draw(_tile_sizes(total, planes[d])) for d, total in (("k", shape.k), ("c", shape.c), ("g", shape.g)))
     k = shape.k if deal.joint else k
     buffers = draw(st.tuples(*[st.sampled_from((1, 1, 2))] * 3))
     follow = shape.parameters > 0 and draw(st.booleans())
@@ -278,10 +306,6 @@ def pins(shape: Shape, order: tuple[Dim, ...], move: bool) -> list[Pin]:
 _STYLES: st.SearchStrategy[Style] = st.sampled_from(("footprint", "footprint", "uniform"))
 
 
-def _totals(shape: Shape) -> tuple[tuple[Dim, int], ...]:
-    return ("k", shape.k), ("c", shape.c), ("g", shape.g)
-
-
 @st.composite
 def _tile_sizes(draw: st.DrawFn, total: int, granule: int) -> int:
     """Multiples of the granule mostly; any size that a user might ask for."""
@@ -293,7 +317,12 @@ def _tile_sizes(draw: st.DrawFn, total: int, granule: int) -> int:
 @st.composite
 def _row_cuts(draw: st.DrawFn, shape: Shape, machine: Machine, deal: Deal) -> tuple[Cut, bool]:
     cut = draw(st.sampled_from(cuts(shape.y, deal.rows, draw(_STYLES))))
-    steps = pool_steps(shape.pool.y, cut) if shape.pool else None
-    assume(shape.pool is None or (steps is not None and (machine.units_can_send or not steps.heads)))
+    assume(_pools(shape, machine, cut))
     sends = machine.units_can_send and deal.rows > 1 and halo(shape.y, cut, True) is not None
     return cut, sends and draw(st.sampled_from((True, True, False)))
+
+
+def _pools(shape: Shape, machine: Machine, cut: Cut) -> bool:
+    """Whether a fused pool can be computed: over a block's edge, the lower unit sends up what it has begun."""
+    steps = pool_steps(shape.pool.y, cut) if shape.pool else None
+    return shape.pool is None or (steps is not None and (machine.units_can_send or not steps.heads))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +20,43 @@ from onnx import TensorProto, helper
 
 import dnnc
 from dnnc import artifact
+from dnnc.cli import app
 from model_builder import ModelBuilder
 from zoo import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("compiler", "runtime"))}
 
-# A shell that starts the tests in the background lets them ignore Ctrl-C, and so all that they start.
-PROGRAM = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from dnnc.cli import main; main()"
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Program:
+    """The program ``dnnc``, run in this process and a folder of its own."""
+
+    folder: Path
+    capture: pytest.CaptureFixture[str]
+
+    def run(self, *arguments: object) -> tuple[int, str, str]:
+        """Exit status, stdout and stderr of a command; what libraries write to them is seen too."""
+        self.capture.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            app([str(argument) for argument in arguments], prog_name="dnnc")
+        out, err = self.capture.readouterr()
+        assert isinstance(ended.value.code, int | None)
+        return ended.value.code or 0, out, err
+
+    def refuses(self, expected: int, *arguments: object) -> str:
+        """The one line on stderr with which a command ends; nothing is on stdout."""
+        status, out, err = self.run(*arguments)
+        assert (status, out) == (expected, ""), err
+        assert err.startswith("error: "), err
+        assert err.count("\n") == 1, err
+        return err
 
 
-def dnnc_command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the program in a folder."""
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-
-
-def refused(folder: Path, status: int, *arguments: object) -> str:
-    """The one line on stderr with which the program refuses; nothing is on stdout."""
-    found = dnnc_command(folder, *arguments)
-    assert (found.returncode, found.stdout) == (status, ""), found.stderr
-    assert found.stderr.startswith("error: "), found.stderr
-    assert found.stderr.count("\n") == 1, found.stderr
-    return found.stderr
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Program:
+    monkeypatch.chdir(tmp_path)
+    return Program(tmp_path, capfd)
 
 
 def network(channels: int = 16) -> onnx.ModelProto:
@@ -55,11 +67,11 @@ def network(channels: int = 16) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model and its artifact."""
-    path = tmp_path_factory.mktemp("input")
-    onnx.save(network(), path / "small.onnx")
-    dnnc.compile(path / "small.onnx").save(path / "small.dnnc")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a model, beside its artifact ``small.dnnc``."""
+    path = tmp_path_factory.mktemp("input") / "small.onnx"
+    onnx.save(network(), path)
+    dnnc.compile(path).save(path.with_suffix(".dnnc"))
     return path
 
 
@@ -107,69 +119,75 @@ MODELS: dict[str, tuple[bytes, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_bad_model(name: str, tmp_path: Path) -> None:
+def test_a_bad_model(program: Program, name: str) -> None:
     content, words = MODELS[name]
-    (tmp_path / "bad.onnx").write_bytes(content)
-    line = refused(tmp_path, 3, "compile", "bad.onnx", "--no-cache", "-o", "bad.dnnc")
+    (program.folder / "bad.onnx").write_bytes(content)
+    line = program.refuses(3, "compile", "bad.onnx", "--no-cache", "-o", "bad.dnnc")
     assert all(word in line for word in words), line
-    assert not (tmp_path / "bad.dnnc").exists()
+    assert not (program.folder / "bad.dnnc").exists()
 
 
-def test_a_missing_model(tmp_path: Path) -> None:
-    assert "'absent.onnx': No such file" in refused(tmp_path, 2, "compile", "absent.onnx")
-    assert "Is a directory" in refused(tmp_path, 2, "compile", tmp_path)
+def test_a_missing_model(program: Program) -> None:
+    assert "'absent.onnx': No such file" in program.refuses(2, "compile", "absent.onnx")
+    assert "Is a directory" in program.refuses(2, "compile", program.folder)
 
 
-def test_the_shape_asked_for_mends_a_missing_extent(tmp_path: Path) -> None:
-    (tmp_path / "open.onnx").write_bytes(MODELS["missing extent"][0])
-    assert dnnc_command(tmp_path, "check", "open.onnx", "--input-shape", "x:2x4").returncode == 0
-    assert "'z'" in refused(tmp_path, 2, "check", "open.onnx", "--input-shape", "z:2x4")
-    assert "'x'" in refused(tmp_path, 2, "check", "open.onnx", "--input-shape", "x:2x5")
+def test_the_shell_sees_status_and_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dnnc", "compile", "absent.onnx"]
+    found = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == "error: model 'absent.onnx': No such file or directory; give the path of an ONNX file\n"
 
 
-def test_absent_external_data_is_missed_when_numbers_are_wanted(tmp_path: Path) -> None:
-    onnx.save(network(), tmp_path / "large.onnx", save_as_external_data=True, location="large.bin", size_threshold=64)
-    (tmp_path / "large.bin").unlink()
-    compiled = dnnc_command(tmp_path, "compile", "large.onnx", "--no-cache", "-q", "-o", "large.dnnc")
-    assert (compiled.returncode, compiled.stderr) == (0, "")
-    line = refused(tmp_path, 3, "run", "large.dnnc")
-    assert "conv1.weight" in line
-    assert "large.bin" in line
+def test_the_shape_asked_for_mends_a_missing_extent(program: Program) -> None:
+    (program.folder / "open.onnx").write_bytes(MODELS["missing extent"][0])
+    assert program.run("check", "open.onnx", "--input-shape", "x:2x4")[0] == 0
+    assert "its inputs are x" in program.refuses(2, "check", "open.onnx", "--input-shape", "z:2x4")
+    assert "x" in program.refuses(2, "check", "open.onnx", "--input-shape", "x:2x5")
+
+
+def test_absent_external_data_is_missed_when_numbers_are_wanted(program: Program) -> None:
+    path = program.folder / "large.onnx"
+    onnx.save(network(), path, save_as_external_data=True, location="large.bin", size_threshold=0)
+    (program.folder / "large.bin").unlink()
+    assert program.run("compile", "large.onnx", "--no-cache", "-q", "-o", "large.dnnc")[::2] == (0, "")
+    line = program.refuses(3, "run", "large.dnnc")
+    assert re.match(r"error: tensor 'conv1\.\w+': its external data file 'large\.bin' is absent", line), line
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_target_misspelt(folder: Path) -> None:
-    line = refused(folder, 2, "compile", "small.onnx", "--target", "snowflak")
+def test_a_target_misspelt(program: Program, small: Path) -> None:
+    line = program.refuses(2, "compile", small, "--target", "snowflak")
     assert "no target 'snowflak'" in line
     assert "did you mean 'snowflake'?" in line
 
 
-def test_an_output_that_cannot_be_written(folder: Path) -> None:
+def test_an_output_that_cannot_be_written(program: Program, small: Path) -> None:
     for output in ("absent/small.dnnc", "."):
-        assert repr(output) in refused(folder, 2, "compile", "small.onnx", "--no-cache", "-o", output)
+        assert repr(output) in program.refuses(2, "compile", small, "--no-cache", "-o", output)
 
 
-def test_no_host_lists_all_nodes_at_once(tmp_path: Path) -> None:
-    onnx.save(NETWORKS["googlenet"](), tmp_path / "googlenet.onnx")
-    line = refused(tmp_path, 3, "compile", "googlenet.onnx", "--no-host", "--no-cache")
+def test_no_host_lists_all_nodes_at_once(program: Program) -> None:
+    onnx.save(NETWORKS["googlenet"](), program.folder / "googlenet.onnx")
+    line = program.refuses(3, "compile", "googlenet.onnx", "--no-host", "--no-cache")
     assert line.startswith("error: 2 node(s) need the host")
     assert re.findall(r"'(\w+)' \(LRN\)", line) == ["norm1", "norm2"]
 
 
-def test_a_constraint_that_names_no_layer(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "rules.toml").write_text('[[layer]]\nmatch = "conv3"\nmode = "independent"\n')
-    line = refused(folder, 2, "compile", "small.onnx", "--no-cache", "--constraints", tmp_path / "rules.toml")
+def test_a_constraint_that_names_no_layer(program: Program, small: Path) -> None:
+    (program.folder / "rules.toml").write_text('[[layer]]\nmatch = "conv3"\nmode = "independent"\n')
+    line = program.refuses(2, "compile", small, "--no-cache", "--constraints", "rules.toml")
     assert "rules.toml:2" in line
     assert "'conv3' names no layer" in line
     assert "'conv1'" in line
 
 
 @pytest.mark.parametrize("rule", ['tiles = { y = 7 }\nmode = "cooperative"', "order = []\nsizes = { k = 8 }"])
-def test_a_constraint_that_leaves_no_schedule(folder: Path, tmp_path: Path, rule: str) -> None:
-    (tmp_path / "rules.toml").write_text(f'[[layer]]\nmatch = "conv1"\n{rule}\n')
-    line = refused(folder, 2, "compile", "small.onnx", "--no-cache", "--constraints", tmp_path / "rules.toml")
+def test_a_constraint_that_leaves_no_schedule(program: Program, small: Path, rule: str) -> None:
+    (program.folder / "rules.toml").write_text(f'[[layer]]\nmatch = "conv1"\n{rule}\n')
+    line = program.refuses(2, "compile", small, "--no-cache", "--constraints", "rules.toml")
     assert "layer 'conv1' (Conv): no schedule of snowflake is legal" in line
     assert "rules.toml" in line
 
@@ -177,70 +195,54 @@ def test_a_constraint_that_leaves_no_schedule(folder: Path, tmp_path: Path, rule
 # -- what does not fit ------------------------------------------------------------------------------------------------
 
 
-def machine_file(path: Path, **sizes: int) -> Path:
-    """two-buffer with memories of so many bytes."""
-    target = dnnc.load_machine("two-buffer")
-    for name, size in sizes.items():
-        target = target.with_memory(name, size)
-    path.write_text(target.text)
-    return path
-
-
 @pytest.mark.parametrize("sizes", [{"weights": 4}, {"maps": 16}, {"maps": 16, "weights": 2}])
-def test_what_does_not_fit_names_the_smallest_sizes_that_do(tmp_path: Path, sizes: dict[str, int]) -> None:
+def test_what_does_not_fit_names_the_smallest_sizes_that_do(program: Program, sizes: dict[str, int]) -> None:
     net = ModelBuilder("one", 0)
-    onnx.save(net.model(net.conv(net.input(1, 8, 6, 6), "conv", 4, 3, pad=1)), tmp_path / "one.onnx")
+    onnx.save(net.model(net.conv(net.input(1, 2, 3, 3), "conv", 2, 3, pad=1)), program.folder / "one.onnx")
 
-    def compiled(sizes: dict[str, int]) -> subprocess.CompletedProcess[str]:
-        target = machine_file(tmp_path / "tiny.toml", **sizes)
-        return dnnc_command(tmp_path, "compile", "one.onnx", "--no-cache", "-q", "--target", target)
+    def command(sizes: dict[str, int]) -> tuple[object, ...]:
+        target = dnnc.load_machine("two-buffer")
+        for name, size in sizes.items():
+            target = target.with_memory(name, size)
+        (program.folder / "tiny.toml").write_text(target.text)
+        return "compile", "one.onnx", "--no-cache", "-q", "--target", "tiny.toml"
 
-    refusal = compiled(sizes)
-    line = refusal.stderr
-    assert (refusal.returncode, refusal.stdout, line.count("\n")) == (4, "", 1), line
+    line = program.refuses(4, *command(sizes))
     assert line.startswith("error: layer 'conv' (Conv) does not fit two-buffer: "), line
     found = re.findall(r"memory '(\w+)' has ([\d,]+) B and lacks ([\d,]+) B: [^:;]* is ([\d,]+) B", line)
     named = {name: [int(figure.replace(",", "")) for figure in figures] for name, *figures in found}
     assert {name: has for name, (has, _, _) in named.items()} == sizes
     assert all(lacks == smallest - has > 0 for has, lacks, smallest in named.values())
     enough = {name: smallest for name, (_, _, smallest) in named.items()}
-    assert compiled(enough).returncode == 0
+    assert program.run(*command(enough))[0] == 0
     for name, smallest in enough.items():
-        assert compiled({**enough, name: smallest - 2}).returncode == 4
+        program.refuses(4, *command({**enough, name: smallest - 2}))
 
 
 # -- artifacts --------------------------------------------------------------------------------------------------------
 
 
-def changed(folder: Path, path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The artifact with a member changed."""
-    content = json.loads((folder / "small.dnnc").read_text("utf-8"))
-    change(content)
-    path.write_text(json.dumps(content))
-    return path
-
-
 @pytest.mark.parametrize("command", ["run", "inspect"])
-def test_a_corrupted_artifact(folder: Path, tmp_path: Path, command: str) -> None:
-    content = (folder / "small.dnnc").read_bytes()
-    cut, flipped = tmp_path / "cut.dnnc", tmp_path / "flipped.dnnc"
-    cut.write_bytes(content[: len(content) // 2])
-    flipped.write_bytes(content.replace(b'"k":16', b'"k":15', 1))
-    assert flipped.read_bytes() != content
-    assert "cut.dnnc': not a JSON document" in refused(folder, 2, command, cut)
-    assert "flipped.dnnc': it does not have the sha256" in refused(folder, 2, command, flipped)
+def test_a_corrupted_artifact(program: Program, small: Path, command: str) -> None:
+    content = small.with_suffix(".dnnc").read_text("utf-8")
+    (program.folder / "cut.dnnc").write_text(content[: len(content) // 2])
+    (program.folder / "other.dnnc").write_text(content.replace('"optimal"', '"feasible"', 1))
+    assert "'cut.dnnc': not a JSON document" in program.refuses(2, command, "cut.dnnc")
+    assert "'other.dnnc': its content does not have the sha256" in program.refuses(2, command, "other.dnnc")
 
 
-def test_a_newer_artifact(folder: Path, tmp_path: Path) -> None:
-    newer = changed(folder, tmp_path / "newer.dnnc", lambda content: content.update(format=content["format"] + 1, dnnc="9.0"))
-    line = refused(folder, 2, "inspect", newer)
+def test_a_newer_artifact(program: Program, small: Path) -> None:
+    content = json.loads(small.with_suffix(".dnnc").read_text("utf-8"))
+    newer = {**content, "format": content["format"] + 1, "dnnc": "9.0"}
+    (program.folder / "newer.dnnc").write_text(json.dumps(newer))
+    line = program.refuses(2, "inspect", "newer.dnnc")
     assert "written by a newer dnnc (9.0)" in line
     assert "upgrade dnnc" in line
 
 
-def test_an_artifact_of_another_model(folder: Path, tmp_path: Path) -> None:
-    onnx.save(network(channels=8), tmp_path / "other.onnx")
-    line = refused(folder, 2, "run", folder / "small.dnnc", "--model", tmp_path / "other.onnx")
+def test_an_artifact_of_another_model(program: Program, small: Path) -> None:
+    onnx.save(network(channels=8), program.folder / "other.onnx")
+    line = program.refuses(2, "run", small.with_suffix(".dnnc"), "--model", "other.onnx")
     assert "is not the one that was compiled" in line
 
 
@@ -286,11 +288,10 @@ OUTPUT = members(
 """What ``dnnc compile --json`` prints at least."""
 
 
-def test_json_is_all_there_is_on_stdout(folder: Path, tmp_path: Path) -> None:
-    output = tmp_path / "small.dnnc"
-    found = dnnc_command(folder, "compile", "small.onnx", "--no-cache", "--json", "-v", "-o", output)
-    assert found.returncode == 0, found.stderr
-    data = json.loads(found.stdout)
+def test_json_is_all_there_is_on_stdout(program: Program, small: Path) -> None:
+    status, out, err = program.run("compile", small, "--no-cache", "--json", "-v", "-o", "small.dnnc")
+    assert status == 0, err
+    data = json.loads(out)
     jsonschema.validate(data, OUTPUT)
     layers = data["layers"]
     for figure in ("dram_bytes", "bus_bytes", "compulsory_bytes", "lower_bound_bytes", "macs", "valid_ops"):
@@ -298,10 +299,16 @@ def test_json_is_all_there_is_on_stdout(folder: Path, tmp_path: Path) -> None:
     for layer in layers:
         assert layer["dram_bytes"] == sum(way for moved in layer["traffic"].values() for way in moved.values())
     schema = json.loads(Path(artifact.__file__).with_name("artifact.schema.json").read_text("utf-8"))
-    jsonschema.validate(json.loads(output.read_text("utf-8")), schema)
+    jsonschema.validate(json.loads((program.folder / "small.dnnc").read_text("utf-8")), schema)
 
 
 # -- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so all that they start.
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from dnnc.cli import main; main()"
+)
 
 
 def test_the_solver_leaves_ctrl_c_to_python(tmp_path: Path) -> None:
@@ -334,10 +341,21 @@ def searched_long() -> onnx.ModelProto:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("seconds", [0.0, 2.0])
+@pytest.mark.parametrize("seconds", [0.5, 2.0])
 def test_ctrl_c_in_the_search_gives_the_best_so_far(tmp_path: Path, seconds: float) -> None:
     onnx.save(searched_long(), tmp_path / "long.onnx")
-    command = [sys.executable, "-c", PROGRAM, "compile", "long.onnx", "--no-cache", "-v", "--json", "-o", "long.dnnc"]
+    command = [
+        sys.executable,
+        "-c",
+        INTERRUPTIBLE,
+        "compile",
+        "long.onnx",
+        "--no-cache",
+        "-v",
+        "--json",
+        "-o",
+        "long.dnnc",
+    ]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stderr
@@ -353,5 +371,4 @@ def test_ctrl_c_in_the_search_gives_the_best_so_far(tmp_path: Path, seconds: flo
     jsonschema.validate(data, OUTPUT)
     assert (data["status"], data["interrupted"]) == ("feasible", True)
     assert data["layers"][-1]["proof"]["status"] == "feasible"
-    inspected = dnnc_command(tmp_path, "inspect", "long.dnnc", "--json")
-    assert json.loads(inspected.stdout)["status"] == "feasible"
+    assert dnnc.load(tmp_path / "long.dnnc").plan.status == "feasible"

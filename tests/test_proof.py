@@ -7,27 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnnc.enumerate import best
-from dnnc.layer import Layer
 from dnnc.proof import minimum
 from dnnc.space import Limits, Space
-from dnnc_runtime.machine import Machine
 from one_layer import counted, program
-from strategies import layers, machines
-
-BYTES = (24, 48, 96, 192, 400, 1000)
-"""Sizes of memories that hold a tile, some tiles, or all of the layers drawn here."""
+from strategies import Problem, problems
 
 
 @pytest.mark.parametrize("twentieth", range(20))
 @settings(max_examples=50)
-@given(layers(4, 4), machines(BYTES))
-def test_a_thousand_layers_solver_is_enumeration_is_replay(twentieth: int, layer: Layer, machine: Machine) -> None:
+@given(problems())
+def test_a_thousand_layers_solver_is_enumeration_is_replay(twentieth: int, problem: Problem) -> None:
+    layer, machine = problem
     space = Space(layer.shape, machine)
     found, solved = best(space), minimum(space)
+    assert found is not None
     assert solved.closed
-    if found is None:
-        assert solved.bytes is None
-        return
     assert solved.bytes == solved.bound == found.bytes
     payload, _ = counted(program(layer, machine, found.schedule))
     assert sum(read + written for read, written in payload.values()) == found.bytes
@@ -47,35 +41,34 @@ LIMITS = (
 
 
 @settings(max_examples=60)
-@given(layers(4, 5), machines(BYTES), st.sampled_from(LIMITS))
-def test_they_agree_within_limits_too(layer: Layer, machine: Machine, limits: Limits) -> None:
-    space = Space(layer.shape, machine, limits)
+@given(problems(), st.sampled_from(LIMITS))
+def test_they_agree_within_limits_too(problem: Problem, limits: Limits) -> None:
+    space = Space(problem[0].shape, problem[1], limits)
     found, solved = best(space), minimum(space)
     assert solved.closed
     assert solved.bytes == (found.bytes if found else None)
 
 
 @settings(max_examples=20)
-@given(layers(4, 5), machines(BYTES))
-def test_what_is_known_bounds_the_search_and_changes_no_answer(layer: Layer, machine: Machine) -> None:
-    space = Space(layer.shape, machine)
+@given(problems(4, 5))
+def test_what_is_known_bounds_the_search_and_changes_no_answer(problem: Problem) -> None:
+    space = Space(problem[0].shape, problem[1])
     alone = minimum(space)
+    assert alone.bytes is not None
     assert alone == minimum(space), "one worker and a fixed seed give the same answer twice"
-    if alone.bytes is not None:
-        told = minimum(space, alone.bytes)
-        assert (told.bytes, told.bound, told.closed) == (alone.bytes, alone.bytes, True)
-        assert told.structures[1] <= alone.structures[1]
-        less = minimum(space, alone.bytes - 1)
-        assert less.bytes is None
-        assert less.closed
+    told = minimum(space, alone.bytes)
+    assert (told.bytes, told.bound, told.closed) == (alone.bytes, alone.bytes, True)
+    assert told.structures[1] <= alone.structures[1]
+    less = minimum(space, alone.bytes - 1)
+    assert less.bytes is None
+    assert less.closed
 
 
 @settings(max_examples=20)
-@given(layers(5, 6), machines(BYTES))
-def test_a_search_cut_short_still_bounds_the_optimum(layer: Layer, machine: Machine) -> None:
-    space = Space(layer.shape, machine)
-    found = best(space)
-    hasty = minimum(space, limit=0.0)
-    if found is not None:
-        assert hasty.bound <= found.bytes
-        assert hasty.bytes is None or hasty.bytes >= found.bytes
+@given(problems())
+def test_a_search_cut_short_still_bounds_the_optimum(problem: Problem) -> None:
+    space = Space(problem[0].shape, problem[1])
+    found, hasty = best(space), minimum(space, limit=0.0)
+    assert found is not None
+    assert hasty.bound <= found.bytes
+    assert hasty.bytes is None or hasty.bytes >= found.bytes

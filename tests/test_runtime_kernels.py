@@ -172,7 +172,7 @@ def test_scale_is_a_batch_norm() -> None:
     variance = rng.random(5).astype(np.float32) + 1
     scale = gain / np.sqrt(variance + 1e-5)
     expected = onnx_run("BatchNormalization", [x, gain, beta, mean, variance])
-    data = {
+    data: dict[Role, NDArray[Any]] = {
         "input": x.transpose(0, 2, 3, 1).reshape(2, 3, 4, 1, 5),
         "scale": scale[None],
         "bias": (beta - mean * scale)[None],

@@ -22,7 +22,7 @@ from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Window
 from literal import Span, Walk, spread_of, supported, touched, units_of
 from one_layer import Bytes, counted, program
-from strategies import Case, arrays, cases, layers, machines, schedules, sharing_cases
+from strategies import Case, Problem, arrays, cases, layers, machines, problems, schedules, sharing_cases
 
 TWO_BUFFER = machines_file.load("two-buffer")
 
@@ -116,10 +116,11 @@ def _greedy(window: Window, block: Span, size: int) -> Iterator[Span]:
 
 
 @settings(max_examples=25)
-@given(layers(3, 3), machines((8, 16, 32, 64, 128, 256), modes=("combined", "cooperative", "groups inside"), most=1))
-def test_no_schedule_at_all_moves_fewer_bytes_than_the_optimum(layer: Layer, machine: Machine) -> None:
+@given(problems(3, 3, ("combined", "cooperative", "groups inside")))
+def test_no_schedule_at_all_moves_fewer_bytes_than_the_optimum(problem: Problem) -> None:
     """Every cut, every multiple of a granule and every order, walked literally."""
-    shape, fewest = layer.shape, None
+    (layer, machine), fewest = problem, None
+    shape = layer.shape
     for schedule in every(shape, machine):
         assume(supported(shape, machine, schedule))
         walk = Walk(shape, machine, schedule)

@@ -25,7 +25,7 @@ from dnnc.layer import Layer, Shape
 from dnnc.lower import lower
 from dnnc.schedule import Pin, Schedule
 from dnnc.simplify import simplify
-from dnnc.space import Limits, Space
+from dnnc.space import ANYTHING, Limits, Space
 from dnnc.traffic import compulsory
 from dnnc_runtime import machine
 from dnnc_runtime.machine import Machine
@@ -57,7 +57,7 @@ def shapes() -> Counter[Shape]:
     return Counter(replace(shape, parameters=0, residual=False, dense=()) for shape in layers)
 
 
-def fewest(shape: Shape, target: Machine, limits: Limits = Limits()) -> int:
+def fewest(shape: Shape, target: Machine, limits: Limits = ANYTHING) -> int:
     found = best(Space(shape, target, limits))
     assert found
     return found.bytes

@@ -68,7 +68,7 @@ def rows(mask: int) -> list[int]:
 
 def run_lengths(mask: int) -> list[int]:
     """Lengths of the maximal runs of consecutive coordinates of a mask."""
-    lengths = []
+    lengths: list[int] = []
     while mask:
         mask >>= (mask & -mask).bit_length() - 1
         ones = (~mask & (mask + 1)).bit_length() - 1

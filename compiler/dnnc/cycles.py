@@ -194,8 +194,9 @@ class Timing:
         if not pin or pin[0] != "weights":
             return model.passes("weights", t) * self._weight_part(tiles)
         _, loop, dim = pin
-        held = tiles | {dim: [(t.pinned, t.size(dim))]}
-        left = tiles | {dim: [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]}
+        held, left = dict(tiles), dict(tiles)
+        held[dim] = [(t.pinned, t.size(dim))]
+        left[dim] = [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]
         outside = model.passes("weights", t, self.order.index(loop))
         return outside * self._weight_part(held) + model.unpinned_passes("weights", t) * self._weight_part(left)
 

@@ -58,14 +58,14 @@ class Emitter:
         self.nest, self.layer = nest, nest.layer
         self.input = InputSide(nest)
         self.weights = WeightSide(nest) if self.layer.shape.kind == "array" else None
-        roles = tuple(role for role in PARAMETERS if self.layer.operand(role))
+        roles: tuple[Role, ...] = tuple(role for role in PARAMETERS if self.layer.operand(role))
         self.parameters = ParameterSide(nest, roles)
         self.output = OutputSide(nest)
         self._second: tuple[int, ...] | None = None
 
     def section(self) -> Section:
         """The section, with the view of the scratch tensor that spilled partial sums need."""
-        views = [(operand.role, operand.view) for operand in self.layer.operands]
+        views: list[tuple[Role, View]] = [(operand.role, operand.view) for operand in self.layer.operands]
         views.extend(("partial_sums", self._scratch_view(t)) for t in self.scratch())
         return Section(self.layer.name, self.layer.kernel, tuple(views), tuple(self.instructions()))
 

@@ -44,7 +44,7 @@ class InputSide:
             Area(pinned + self._pinned_words, self._side_columns, self._side_channels) for _ in nest.row_units
         ]
         self._side_key: object = None
-        self._sent: set[tuple[int, int, int, int, int]] = set()
+        self._sent: set[tuple[int, ...]] = set()
         self._side_offsets: dict[tuple[int, int], int] = {}
         self._side_top = 0
         self._pins = [Area(pinned, self._pin_columns, self._pin_channels) for _ in nest.row_units]

@@ -26,7 +26,7 @@ def shares(nest: Nest, role: str, index: Index) -> list[tuple[tuple[Unit, ...], 
 
 def clip(box: Box, to: Box) -> Box | None:
     """The part of a box inside another, None if they are disjoint."""
-    parts = []
+    parts: list[Range] = []
     for (a, n), (b, m) in zip(box, to, strict=True):
         first, stop = max(a, b), min(a + n, b + m)
         if first >= stop:

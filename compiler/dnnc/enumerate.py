@@ -15,7 +15,7 @@ import numpy as np
 
 from dnnc.cycles import Timing
 from dnnc.least import Least
-from dnnc.schedule import DIMS, Ints, Pin, Schedule
+from dnnc.schedule import DIMS, Dim, Ints, Pin, Schedule
 from dnnc.space import Space, active_sets, fits, grid, schedule_of
 from dnnc.traffic import Array, Model, Structure, Tiles, compulsory
 
@@ -199,7 +199,7 @@ class _Visit:
         flat = np.flatnonzero(np.broadcast_to(ok, shape))
         for first in range(0, len(flat), CHUNK):
             places = np.unravel_index(flat[first : first + CHUNK], shape)
-            index = {d: np.ravel(tiles.index[d])[i] for d, i in zip(DIMS, places, strict=True)}
+            index: dict[Dim, Ints] = {d: np.ravel(tiles.index[d])[i] for d, i in zip(DIMS, places, strict=True)}
             yield Tiles(tiles.tables, index)
 
     def _bound(self, model: Model, tiles: Tiles, found: Found | None) -> Array:

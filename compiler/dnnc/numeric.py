@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import onnxruntime as ort
+import onnxruntime
 from numpy.typing import NDArray
 
 from dnnc.graph import Graph
@@ -108,7 +108,11 @@ def difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
     return worst / scale if scale else worst
 
 
-def _options() -> ort.SessionOptions:
+# onnxruntime's classes carry no annotations.
+ort: Any = onnxruntime
+
+
+def _options() -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -123,14 +127,14 @@ def _by_onnxruntime(graph: Graph, inputs: Values, names: list[str]) -> Values:
     if path:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    wanted = [output.name for output in session.get_outputs()]
+    wanted: list[str] = [output.name for output in session.get_outputs()]
     fed = {i.name: inputs[i.name] for i in session.get_inputs() if i.name in inputs}
     return dict(zip(wanted, session.run(wanted, fed), strict=True))
 
 
 def _host(graph: Graph) -> HostRun:
     """Runs single nodes through onnxruntime, with a session for each that is kept."""
-    sessions: dict[str, ort.InferenceSession] = {}
+    sessions: dict[str, Any] = {}
 
     def run(host: Host, values: Values) -> Values:
         if host.node not in sessions:
@@ -139,8 +143,8 @@ def _host(graph: Graph) -> HostRun:
                 model.SerializeToString(), _options(), providers=["CPUExecutionProvider"]
             )
         session = sessions[host.node]
-        names = [output.name for output in session.get_outputs()]
-        kinds = {i.name: graph.value(i.name).dtype for i in session.get_inputs()}
+        names: list[str] = [output.name for output in session.get_outputs()]
+        kinds: dict[str, str] = {i.name: graph.value(i.name).dtype for i in session.get_inputs()}
         fed = {name: np.asarray(values[name]).astype(kind) for name, kind in kinds.items()}
         return dict(zip(names, session.run(names, fed), strict=True))
 

@@ -112,7 +112,7 @@ def compile(
     from dnnc.onnx_import import load as load_model
     from dnnc.simplify import simplify
 
-    tell = hook or (lambda stage, result: None)
+    tell: Hook = hook or _nobody
     machine = target if isinstance(target, Machine) else load_machine(target)
     rules = _constraints(constraints)
     graph = load_model(model, input_shapes)
@@ -128,6 +128,10 @@ def compile(
     tell("agreement", counted)
     shapes = dict(input_shapes or {})
     return Compilation(graph, lowered, plan, program, counted, rules, shapes, unfused, planner.interrupted)
+
+
+def _nobody(stage: str, result: object) -> None:
+    """Where there is no hook."""
 
 
 def _constraints(constraints: str | Path | Constraints | None) -> Constraints | None:
@@ -192,8 +196,9 @@ def _plan(
 
 def _figure(plan: Plan) -> tuple[int, int]:
     totals = plan.totals
-    figures = totals.dram_bytes, totals.cycles
-    return figures if plan.objective.goal != "latency" else figures[::-1]
+    if plan.objective.goal == "latency":
+        return totals.cycles, totals.dram_bytes
+    return totals.dram_bytes, totals.cycles
 
 
 def _undo_for_room(lowered: Lowered, planner: Planner, denied: Denied) -> Denied:

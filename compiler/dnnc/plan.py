@@ -46,7 +46,7 @@ class LayerPlan:
     def fused(self) -> tuple[str, ...]:
         """Store-side operations fused into the layer."""
         kernel, shape = self.layer.kernel, self.layer.shape
-        names = []
+        names: list[str] = []
         if self.layer.operand("bias"):
             names.append("bias")
         if shape.residual:

@@ -168,7 +168,7 @@ def dataflow(order: tuple[Dim, ...]) -> tuple[str, ...]:
         b = [i for i, d in enumerate(order) if d in inner]
         return not a or not b or max(a) < min(b)
 
-    names = []
+    names: list[str] = []
     if outside(("k", "c"), ("y", "x")):
         names.append("weight-stationary")
     if outside(("y", "x", "c"), ("k",)):

@@ -118,13 +118,13 @@ class Space:
             for loop, dim in product(order, order):
                 if loop in loops and dim in dims and order.index(dim) > order.index(loop):
                     pin: Pinning = ("input" if operand == "input" else "weights", loop, dim)
-                    if asked is None or (isinstance(asked, Pin) and pin == (asked.operand, asked.loop, asked.dim)):
+                    if asked is None or pin == (asked.operand, asked.loop, asked.dim):
                         yield pin
 
     def _signature(self, order: tuple[Dim, ...], keep: bool, pin: tuple[str, Dim, Dim] | None) -> object:
         """All of an order that the closed forms look at."""
         model = Model(self.shape, self.machine, Structure(_NO_DEAL, order, keep))
-        sets = []
+        sets: list[object] = []
         for role, relevant in sorted(model.relevant.items()):
             end = model.structure.innermost(relevant)
             sets.append((role, frozenset(d for d in order[: max(end, 0)] if d not in relevant)))
@@ -208,11 +208,11 @@ def _cut_candidates(space: Space, dim: Dim, units: int) -> Iterator[tuple[Cut, b
 
 def active_sets(tables: Tables) -> Iterator[tuple[tuple[Dim, ...], dict[Dim, Ints]]]:
     """Every set of active loops that the candidates allow, fewest first, with the candidates of each axis."""
-    many = {d: np.flatnonzero(tables[d].trips > 1) for d in DIMS}
-    one = {d: np.flatnonzero(tables[d].trips == 1) for d in DIMS}
+    many: dict[Dim, Ints] = {d: np.flatnonzero(tables[d].trips > 1) for d in DIMS}
+    one: dict[Dim, Ints] = {d: np.flatnonzero(tables[d].trips == 1) for d in DIMS}
     for count in range(len(DIMS) + 1):
         for active in combinations(DIMS, count):
-            index = {d: many[d] if d in active else one[d] for d in DIMS}
+            index: dict[Dim, Ints] = {d: many[d] if d in active else one[d] for d in DIMS}
             if all(len(i) for i in index.values()):
                 yield active, index
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
-from operator import or_
 
 import numpy as np
 
@@ -244,10 +243,10 @@ def _masked_loads(window: Window, cut: Cut, move: bool, row: RowBytes) -> _Loads
         return rows, bursts
 
     reload, kept = table(partial(account.load, keep=False)), table(partial(account.load, keep=True))
-    seen = [list(accumulate(block, or_, initial=0)) for block in account.need]
+    seen = [list(accumulate(block, _either, initial=0)) for block in account.need]
     grown = table(lambda u, i: account.need[u][i] & ~seen[u][i])
     own = [
-        list(accumulate((account.load(u, i, False) for i in range(len(b))), or_, initial=0))
+        list(accumulate((account.load(u, i, False) for i in range(len(b))), _either, initial=0))
         for u, b in enumerate(cut.tiles)
     ]
     union = table(lambda u, i: account.load(u, i, False) & ~own[u][i])
@@ -305,6 +304,10 @@ def _pins(loads: _Loads, images: int, whole: int) -> Pinned:
 def _pair(arrays: Iterable[Ints]) -> tuple[Ints, Ints]:
     first, second = arrays
     return first, second
+
+
+def _either(a: int, b: int) -> int:
+    return a | b
 
 
 def _joined(pins: Sequence[Pinned]) -> Pinned:

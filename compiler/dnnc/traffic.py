@@ -186,7 +186,8 @@ class Model:
                 inner = self.structure.inside(axis, "k")
                 once = once * (t.at(axis, "union") if inner else t.pins(axis, "rest", 0, False))
                 rest = rest * t.pins(axis, "rest", 0, self.kept(axis))
-        for plane, total in (("c", self.shape.c), ("g", self.shape.g)):
+        channels: dict[Dim, int] = {"c": self.shape.c, "g": self.shape.g}
+        for plane, total in channels.items():
             held = t.pinned * t.size(plane) if plane == dim else total
             once = once * held
             rest = rest * (total - held if plane == dim else total)
@@ -197,7 +198,7 @@ class Model:
         assert self.structure.pin
         dim, relevant = self.structure.pin[2], self.relevant[role]
         without = self.structure.innermost(relevant - {dim})
-        return np.where(
+        return _where(
             t.trips[dim] - t.pinned > 1,
             self.passes(role, t),
             self.passes(role, t, without),
@@ -327,7 +328,7 @@ class Model:
         """Size of the largest tile of a plane axis that is not pinned."""
         if plane != dim:
             return t.size(plane)
-        return np.where(t.pinned < t.trips[plane] - 1, t.size(plane), t.last(plane))
+        return _where(t.pinned < t.trips[plane] - 1, t.size(plane), t.last(plane))
 
     def input_planes(self, t: Tiles, c: Array, g: Array) -> Array:
         """Words of one input pixel that an instance holds of a (g, c) tile."""
@@ -385,7 +386,7 @@ class Model:
                 options.append(t.pins(axis, "later", p[axis], self.kept(axis)) * most[other] * most["planes"])
         again = self.unpinned_passes("input", t) if dim else self.passes("input", t)
         whole = most["y"] * most["x"] * most["planes"]
-        return np.where(np.asarray(again) > 1, whole, _largest(options))
+        return _where(np.asarray(again) > 1, whole, _largest(options))
 
     def _later_planes(self, t: Tiles, dim: Dim | None) -> list[Array]:
         """Plane extents of input loads after the first, for every active plane loop."""
@@ -393,7 +394,7 @@ class Model:
             return [self.structure.deal.held_planes(1, self._second_tile(t, "k", 0), self.level("input"))] * (
                 "k" in self.order
             )
-        out = []
+        out: list[Array] = []
         for plane in ("c", "g"):
             if plane in self.order:
                 later = self._second_tile(t, plane, t.pinned if plane == dim else 0)
@@ -404,7 +405,7 @@ class Model:
     def _second_tile(self, t: Tiles, plane: Dim, pinned: Array) -> Array:
         """Size of the largest tile after the first of those not pinned; 0 if there is none."""
         left = t.trips[plane] - pinned
-        return np.where(left > 2, t.size(plane), np.where(left == 2, t.last(plane), 0))
+        return _where(left > 2, t.size(plane), np.where(left == 2, t.last(plane), 0))
 
     def _weight_words(self, t: Tiles) -> Array:
         pin, level, deal = self.structure.pin, self.level("weights"), self.structure.deal
@@ -449,9 +450,13 @@ class Model:
             if plane in self.order:
                 later = self._second_tile(t, plane, t.pinned if plane == dim else 0)
                 k, c, g = (later if d == plane else t.size(d) for d in ("k", "c", "g"))
-                options.append(np.where(later > 0, deal.held_planes(g, k, level) * c * taps, 0))
+                options.append(_where(later > 0, deal.held_planes(g, k, level) * c * taps, 0))
         again = self.unpinned_passes("weights", t) if dim else self.passes("weights", t)
-        return np.where(np.asarray(again) > 1, tile, _largest(options))
+        return _where(np.asarray(again) > 1, tile, _largest(options))
+
+
+def _where(condition: Array, then: Array, otherwise: Array) -> Array:
+    return np.where(condition, then, otherwise)
 
 
 def _largest(options: list[Array]) -> Array:

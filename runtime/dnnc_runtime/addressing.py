@@ -112,10 +112,6 @@ class Reach(NamedTuple):
     first: int
     end: int
 
-    def meets(self, other: Reach) -> bool:
-        """Whether both take up a word."""
-        return self.first < other.end and other.first < self.end
-
 
 def reach(bank: Bank, piece: Piece, width: int) -> tuple[Reach, bool]:
     """The words that a piece takes up, and whether its elements, of ``width`` words, are sure to lie apart.

@@ -207,7 +207,7 @@ class Checks:
     def _units(self) -> dict[Role, int]:
         """How many units of each role's memory there are in one unit of the outermost level that holds any of them."""
         levels = self._machine.levels
-        level = {role: self._levels[bank.name] for role, bank in self._frame.homes.items()}
+        level: dict[Role, int] = {role: self._levels[bank.name] for role, bank in self._frame.homes.items()}
         outer = min(level.values())
         return {role: prod(x.count for x in levels[outer + 1 : at + 1]) for role, at in level.items()}
 

@@ -123,7 +123,9 @@ class Arithmetic:
         """What the parts of a vector operation compute."""
         kernel, numbers, tally = self._frame.kernel, self._numbers, self._tally
         for part in compute.parts:
-            held = {access[0]: self._chip.read(access) for access in self._frame.reads(compute, part)}
+            held: dict[Role, Words] = {
+                access[0]: self._chip.read(access) for access in self._frame.reads(compute, part)
+            }
             yield self._frame.writes(compute, part), kernels.vector(kernel, numbers, held, part.region, tally)
 
     def _accumulated(self, compute: Compute) -> Iterator[tuple[Access, Words]]:
@@ -140,7 +142,7 @@ class Arithmetic:
         held = (source[2][1], source[2][2])
         left = self._chip.prepared(source, lambda x: kernels.gather(kernel, numbers, x, part.region, held))
         right = self._chip.prepared(weights, lambda w: kernels.weigh(numbers, w))
-        operands = {
+        operands: dict[Role, Words] = {
             access[0]: self._chip.prepared(access, lambda words: words)
             if access[0] in LASTING
             else self._chip.read(access)

@@ -57,7 +57,9 @@ class Frame:
         """The operands that a part of a compute instruction reads."""
         held = dict(part.operands)
         visit, last = OPERANDS[self.kernel.operation]
-        roles = visit if not compute.last else (*visit, *(role for role in last if role in self.views))
+        roles: tuple[Role, ...] = (
+            visit if not compute.last else (*visit, *(role for role in last if role in self.views))
+        )
         if not compute.first:
             roles = (*roles, "accumulator")
         needs = self.needs(part.region, compute.reduce)

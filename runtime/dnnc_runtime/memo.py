@@ -39,14 +39,16 @@ class Memo(Generic[T]):
         """Reach of a memory are written."""
         kept = self._kept.get(memory)
         if kept:
-            for key in [key for key, (_, held, _) in kept.items() if held.meets(words)]:
+            first, end = words
+            for key in [key for key, (_, held, _) in kept.items() if held[0] < end and first < held[1]]:
                 del kept[key]
 
 
-_Key = tuple[Role, tuple[int, ...]]
+_Key = tuple[Role, tuple[int, ...], tuple[int, ...]]
 
 
 def _key(accesses: Sequence[Access]) -> _Key:
-    """The role and where the region begins: cheaper to look up than the accesses, and seldom shared."""
-    role, _, need = accesses[0]
-    return role, tuple([axis[0].start if axis else -1 for axis in need])
+    """The first unit and where its region begins: cheaper to look up than the accesses, and seldom shared."""
+    role, pieces, need = accesses[0]
+    units = pieces[0].instances if pieces else ()
+    return role, units, tuple([axis[0].start if axis else -1 for axis in need])

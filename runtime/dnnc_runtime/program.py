@@ -243,7 +243,7 @@ class Program:
     values: tuple[Placement, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    constants: Constants = field(default_factory=dict, compare=False, repr=False)
+    constants: Constants = field(default_factory=dict[str, "Callable[[], NDArray[Any]]"], compare=False, repr=False)
     host: HostRun | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
