@@ -235,11 +235,10 @@ class Emitter:
 
     def part(self, tile: Tile, c: int, stop: int, roles: list[Role]) -> Part:
         first, last = c == 0, stop == self.conv.c
-        operands: list[tuple[Role, tuple[Piece, ...]]] = [
-            ("input", (self.input(tile, c, stop),)),
-            ("weights", tuple(self.weights(v, r, c, stop)[0] for v, r in tile.slices)),
-        ]
-        operands += [(role, tuple(self.parameter(v, r, role) for v, r in tile.slices)) for role in roles]
+        operands: list[tuple[Role, tuple[Piece, ...]]] = []
+        operands.append(("input", (self.input(tile, c, stop),)))
+        operands.append(("weights", tuple(self.weights(v, r, c, stop)[0] for v, r in tile.slices)))
+        operands.extend((role, tuple(self.parameter(v, r, role) for v, r in tile.slices)) for role in roles)
         if last and self.conv.residual:
             operands.append(("residual", (self.residual(tile),)))
         if not (first and last):

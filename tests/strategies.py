@@ -277,7 +277,9 @@ def schedules(draw: st.DrawFn, shape: Shape, machine: Machine) -> Schedule:
     y, move = draw(_row_cuts(shape, machine, deal))
     x = draw(st.sampled_from(cuts(shape.x, 1, draw(_STYLES))[: 1 if shape.pool else None]))
     planes = deal.granules(shape, machine)
-    k, c, g = (draw(_tile_sizes(total, planes[d])) for d, total in (("k", shape.k), ("c", shape.c), ("g", shape.g)))
+    k = draw(_tile_sizes(shape.k, planes["k"]))
+    c = draw(_tile_sizes(shape.c, planes["c"]))
+    g = draw(_tile_sizes(shape.g, planes["g"]))
     k = shape.k if deal.joint else k
     buffers = draw(st.tuples(*[st.sampled_from((1, 1, 2))] * 3))
     follow = shape.parameters > 0 and draw(st.booleans())

@@ -266,7 +266,7 @@ def test_totals_tell_reads_from_writes_and_payload_from_bus() -> None:
         (
             Proof("optimal", "enumeration", "cycles", 7, 7),
             "search",
-            "optimal: every schedule of the space was looked at, and none takes fewer than 7 cycles",
+            "optimal: every schedule that the objective allows was looked at, and none takes fewer than 7 cycles",
         ),
         (
             Proof("feasible", "none", "bytes", 1000, 900),

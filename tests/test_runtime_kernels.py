@@ -172,10 +172,10 @@ def test_scale_is_a_batch_norm() -> None:
     variance = rng.random(5).astype(np.float32) + 1
     scale = gain / np.sqrt(variance + 1e-5)
     expected = onnx_run("BatchNormalization", [x, gain, beta, mean, variance])
-    data: dict[Role, NDArray[Any]] = {
+    data: dict[str, Array] = {
         "input": x.transpose(0, 2, 3, 1).reshape(2, 3, 4, 1, 5),
-        "scale": scale[None],
-        "bias": (beta - mean * scale)[None],
+        "scale": scale[np.newaxis].astype(np.float32),
+        "bias": (beta - mean * scale)[np.newaxis].astype(np.float32),
     }
     shapes: dict[Role, tuple[int, ...]] = {"input": (2, 3, 4, 1, 5), "scale": (1, 5), "bias": (1, 5)}
     got = ours(Kernel("scale", Window(3, 3), Window(4, 4)), {**shapes, "output": (2, 3, 4, 1, 5)}, data)

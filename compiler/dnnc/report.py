@@ -127,13 +127,13 @@ def proof_sentence(proof: Proof) -> str:
         best = f"not proven: {figure} found"
         left = f"no schedule takes fewer than {bound}, a gap of {100 * proof.gap:.3g} %"
         return f"{best}; {left}{_solved(proof)}"
-    return _PROVEN[proof.method].format(figure=figure) + _solved(proof)
+    return _PROVEN[proof.method].format(figure=figure, bound=f"{bound} {proof.quantity}") + _solved(proof)
 
 
 _PROVEN: Mapping[str, str] = {
     "lower bound": "optimal: {figure} meet a lower bound that holds for every schedule",
     "cp-sat": "optimal: CP-SAT proved that no schedule of the space takes fewer than {figure}",
-    "enumeration": "optimal: every schedule of the space was looked at, and none takes fewer than {figure}",
+    "enumeration": "optimal: every schedule that the objective allows was looked at, and none takes fewer than {bound}",
 }
 
 

@@ -456,7 +456,8 @@ class Model:
 
 
 def _where(condition: Array, then: Array, otherwise: Array) -> Array:
-    return np.where(condition, then, otherwise)
+    chosen: Any = np.where(condition, then, otherwise)
+    return chosen
 
 
 def _largest(options: list[Array]) -> Array:

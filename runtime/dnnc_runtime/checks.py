@@ -12,9 +12,8 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, Box, banks, boxes, row_major, window
+from dnnc_runtime.addressing import Bank, banks, boxes, row_major, window
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import Access, frame, space
 from dnnc_runtime.memo import Memo
@@ -26,7 +25,6 @@ from dnnc_runtime.program import (
     Load,
     Move,
     Part,
-    Placement,
     PoolTile,
     Program,
     Release,
@@ -37,7 +35,8 @@ from dnnc_runtime.program import (
 )
 from dnnc_runtime.regions import covers, inside, partitions
 from dnnc_runtime.tags import Tags
-from dnnc_runtime.tensor import Piece, Region, View, span
+from dnnc_runtime.tensor import Piece, Region, View
+from dnnc_runtime.written import Written
 
 
 class Checks:
@@ -47,10 +46,9 @@ class Checks:
         self._machine = program.machine
         self._banks = banks(program.machine)
         self._levels = {memory.name: memory.level for memory in program.machine.memories}
-        self._values = {placement.name: placement for placement in program.values}
         self._outputs = program.outputs
         self._words = {tensor.name: tensor.words for tensor in program.tensors}
-        self._valid = {t.name: np.zeros(t.words, np.bool_) for t in program.tensors if not t.constant}
+        self._written = Written(program)
         self._section = ""
         self._checks: dict[type[Instruction], Callable[[Any], None]] = {
             Load: self._load,
@@ -61,13 +59,10 @@ class Checks:
             PoolTile: self._pool_tile,
             Host: self._host,
         }
-        for name in program.inputs:
-            self._fill(self._place(name).view)
 
     def valid(self, view: View) -> bool:
-        """Whether every word of a view has been written."""
-        bits = self._valid.get(view.tensor)
-        return bits is None or all(window(bits, box[0], box[3], box[4]).all() for box in _dram(view))
+        """Whether every word of a view in DRAM has been written."""
+        return self._written.holds(view)
 
     def begin(self, section: Section) -> None:
         """Start a section with empty memories."""
@@ -100,21 +95,20 @@ class Checks:
             missing = np.unravel_index(int(np.argmin(self._stored)), self._frame.shapes["output"])
             at = tuple(int(i) for i in missing)
             raise DisagreementFault(f"layer {section.name!r}: output element {at} (n, y, x, g, k) was never stored")
-        self._fill(self._frame.views["output"])
+        self._written.fill(self._frame.views["output"])
 
     def finish(self) -> None:
         """Every output of the program has to be in DRAM by now."""
         for name in self._outputs:
-            if not self.valid(self._place(name).view):
+            if not self.valid(self._written.place(name).view):
                 raise DisagreementFault(f"output {name!r} of the program was never written whole")
 
     def _load(self, load: Load) -> None:
         self._transfer(load)
-        view = self._frame.views[load.role]
-        bits = self._valid.get(view.tensor)
-        if bits is not None:
-            for region in load.transfers:
-                self._require_dram(bits, view, region, self._frame.widths[load.role])
+        view, width = self._frame.views[load.role], self._frame.widths[load.role]
+        for region in load.transfers:
+            if not self._written.holds(view, region, width):
+                raise DisagreementFault(f"{_show(region)} of DRAM tensor {view.tensor!r} was never written whole")
         self._write(space(load.role), self._banks[load.memory], load.pieces)
 
     def _store(self, store: Store) -> None:
@@ -125,7 +119,7 @@ class Checks:
             if store.role == "output":
                 self._store_once(region)
             else:
-                self._fill(self._frame.views[store.role], region, self._frame.widths[store.role])
+                self._written.fill(self._frame.views[store.role], region, self._frame.widths[store.role])
 
     def _transfer(self, transfer: Load | Store) -> None:
         """The pieces hold exactly what is transferred, inside the tensor, at the width of the role."""
@@ -145,12 +139,6 @@ class Checks:
         words = 1 if width == "word" else self._frame.widths["accumulator"]
         if words != self._frame.widths[role]:
             raise DisagreementFault(f"{role} at {width} width, expected {self._frame.widths[role]} words an element")
-
-    def _require_dram(self, bits: NDArray[np.bool_], view: View, region: Region, width: int) -> None:
-        for box in _dram(view, region):
-            for word in range(width):
-                if not window(bits, box[0], box[3] + word, box[4]).all():
-                    raise DisagreementFault(f"{_show(region)} of DRAM tensor {view.tensor!r} was never written")
 
     def _store_once(self, region: Region) -> None:
         strides = row_major(self._frame.shapes["output"])
@@ -241,15 +229,10 @@ class Checks:
 
     def _host(self, host: Host) -> None:
         for name in filter(None, host.inputs):
-            if not self.valid(self._place(name).view):
+            if not self.valid(self._written.place(name).view):
                 raise DisagreementFault(f"{host.node!r} reads {name!r}, which was never written whole")
         for name in filter(None, host.outputs):
-            self._fill(self._place(name).view)
-
-    def _place(self, name: str) -> Placement:
-        if name not in self._values:
-            raise DisagreementFault(f"value {name!r} has no place in DRAM")
-        return self._values[name]
+            self._written.fill(self._written.place(name).view)
 
     def _bounds(self, role: Role, view: View) -> None:
         words, last = self._words.get(view.tensor), view.offset
@@ -296,15 +279,6 @@ class Checks:
             if len(piece.instances) != 1:
                 raise DisagreementFault(f"a piece of {role} names units {piece.instances}; only loads broadcast")
 
-    def _fill(self, view: View, region: Region | None = None, width: int = 1) -> None:
-        """Mark words of DRAM as written: a region of the view, or all of it."""
-        bits = self._valid.get(view.tensor)
-        if bits is None:
-            raise DisagreementFault(f"constant {view.tensor!r} is written")
-        for box in _dram(view, region):
-            for word in range(width):
-                window(bits, box[0], box[3] + word, box[4])[...] = True
-
 
 def _by_role(accesses: Iterable[Access]) -> list[tuple[Role, list[Access]]]:
     """The accesses of each role, which are looked at together."""
@@ -316,11 +290,6 @@ def _by_role(accesses: Iterable[Access]) -> list[tuple[Role, list[Access]]]:
 
 def _pieces(accesses: Iterable[Access]) -> list[Piece]:
     return [piece for _, pieces, _ in accesses for piece in pieces]
-
-
-def _dram(view: View, region: Region | None = None) -> list[Box]:
-    whole = region or tuple(span(0, size) for size in view.shape)
-    return boxes(whole, 0, view.strides, view.offset, view.strides)
 
 
 def _show(region: Region) -> str:

@@ -1,0 +1,179 @@
+"""Whole networks: bytes counted are bytes predicted, and numbers are the reference's, layer by layer.
+
+Every network of models/ and of the onnx package, on both targets: compiled for fewest bytes, and run in both number
+systems; planned under random constraints, and counted. Some also for latency and balanced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import onnx
+import pytest
+
+import dnnc
+from dnnc import onnx_import
+from dnnc.agreement import agree
+from dnnc.constraints import PINS, Constraints, loads
+from dnnc.emit import emit
+from dnnc.enumerate import quickest_legal
+from dnnc.layer import Layer
+from dnnc.pipeline import Compilation, lower_with
+from dnnc.planning import Planner
+from dnnc.schedule import DIMS
+from dnnc.search import DATAFLOWS, Objective
+from dnnc.simplify import simplify
+from dnnc.space import Space
+from dnnc_runtime.machine import Machine, load
+from networks import SHAPE_ONLY, shape_only
+from zoo import NETWORKS
+
+TARGETS = ("snowflake", "two-buffer")
+SLOW = {"vgg16", "onnx:vgg19", "onnx:densenet121", "onnx:inception_v2", "onnx:zfnet512", "onnx:resnet50", "resnet34"}
+"""Those that take longest, or tell least that the others do not."""
+
+NAMES = (*NETWORKS, *(f"onnx:{name}" for name in SHAPE_ONLY))
+ALL = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES]
+
+
+def build(name: str) -> onnx.ModelProto:
+    return shape_only(name.removeprefix("onnx:")) if name.startswith("onnx:") else NETWORKS[name]()
+
+
+def check_counts(compiled: Compilation) -> None:
+    """Holds what the walk counted against what was predicted, for every layer, tensor and direction."""
+    for layer in compiled.plan.on_array:
+        for counted, predicted in (
+            (compiled.counted.payload, layer.figures.traffic),
+            (compiled.counted.bus, layer.figures.bus),
+        ):
+            found = {(role, way): n for (name, role, way), n in counted.items() if name == layer.name and n}
+            wanted = {
+                (role, way): n for role, moved in predicted.items() for way, n in zip(("read", "write"), moved) if n
+            }
+            assert found == wanted, layer.name
+    assert sum(compiled.counted.payload.values()) == compiled.plan.totals.dram_bytes
+
+
+def check_numbers(compiled: Compilation) -> None:
+    """Runs a network on a random image: float32 within 1e-4 of onnxruntime, fixed point bit-equal, in every layer."""
+    random = np.random.default_rng(0)
+    inputs = {v: random.standard_normal(compiled.graph.value(v).shape, np.float32) for v in compiled.graph.inputs}
+    for system, most in (("float32", 1e-4), ("fixed", 0.0)):
+        found = dnnc.verify(compiled, inputs, system)
+        assert {layer.name for layer in found.layers} >= {
+            layer.name for layer in compiled.plan.on_array if ":" not in layer.name
+        }
+        assert not [layer for layer in found.layers if not layer.error <= most]
+        assert (found.agree, found.first_divergence) == (True, None)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ALL)
+def test_fewest_bytes(name: str, target: str, results: Path) -> None:
+    compiled = dnnc.compile(build(name), target, cache=results)
+    assert compiled.plan.status == "optimal"
+    check_counts(compiled)
+    check_numbers(compiled)
+
+
+# -- other objectives -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ["conv13x13", "linear", "alexnet", "squeezenet", "resnet18"])
+def test_other_objectives(name: str, target: str, results: Path) -> None:
+    model = build(name)
+    traffic = dnnc.compile(model, target, cache=results).plan.totals
+    latency = dnnc.compile(model, target, objective="latency", cache=results)
+    balanced = dnnc.compile(model, target, objective=Objective("balanced", 10), cache=results)
+    check_counts(latency)
+    check_counts(balanced)
+    assert latency.plan.totals.cycles <= balanced.plan.totals.cycles <= traffic.cycles
+    assert latency.plan.totals.dram_bytes >= balanced.plan.totals.dram_bytes >= traffic.dram_bytes
+    assert balanced.plan.totals.cycles <= 1.1 * latency.plan.totals.cycles
+
+
+# -- random constraints -----------------------------------------------------------------------------------------------
+
+Setting = Callable[[Random, Machine], str]
+
+
+def pin(random: Random, _: Machine) -> str:
+    operand = random.choice([*PINS])
+    loop, dim = (random.choice(letters) for letters in PINS[operand])
+    return f'pin = {{ operand = "{operand}", loop = "{loop}", dim = "{dim}" }}'
+
+
+def some(key: str, **most: int) -> Setting:
+    """A table of one or two of these names, each with a number up to its most."""
+
+    def setting(random: Random, _: Machine) -> str:
+        names = random.sample([*most], min(len(most), random.randint(1, 2)))
+        return f"{key} = {{ {', '.join(f'{name} = {random.randint(1, most[name])}' for name in names)} }}"
+
+    return setting
+
+
+SETTINGS: tuple[Setting, ...] = (
+    lambda random, machine: f'mode = "{random.choice(machine.modes).name}"',
+    lambda random, _: f'dataflow = "{random.choice(DATAFLOWS)}"',
+    lambda random, _: f"order = {json.dumps(random.sample(DIMS, len(DIMS)))}",
+    lambda random, _: f'cuts = "{random.choice(("footprint", "uniform"))}"',
+    lambda random, _: f'halo.tiles = "{random.choice(("keep", "reload"))}"',
+    lambda random, machine: (
+        f'halo.units = "{random.choice(("move", "reload") if machine.units_can_send else ("reload",))}"'
+    ),
+    some("tiles", y=4, x=3, k=4, c=3, g=3),
+    some("sizes", y=20, x=40, k=96, c=96, g=24),
+    some("buffers", input=2, weights=2, output=2),
+    pin,
+)
+"""Each writes one setting of a layer."""
+
+
+def rules_for(layer: Layer, machine: Machine, random: Random) -> str:
+    """A table of one to four settings that leave the layer a schedule, of which it has none without; or nothing."""
+    for _ in range(8):
+        settings = [setting(random, machine) for setting in random.sample(SETTINGS, random.randint(1, 4))]
+        table = "\n".join(["[[layer]]", f"match = {json.dumps(layer.name)}", *settings, ""])
+        limits = loads(table, "random").for_layer(layer.name, machine, layer.shape)
+        if quickest_legal(Space(layer.shape, machine, limits)):
+            return table
+    return ""
+
+
+def random_constraints(layers: list[Layer], fuse: str, machine: Machine, seed: int) -> Constraints:
+    random = Random(seed)
+    return loads(fuse + "".join(rules_for(layer, machine, random) for layer in layers), "random")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", ALL)
+def test_random_constraints(name: str, target: str) -> None:
+    graph, machine, seed = simplify(onnx_import.load(build(name))), load(target), NAMES.index(name)
+    kinds = ("activation", "residual", "max_pool", "average_pool")
+    fuse = f"[all]\nfuse = {{ {Random(seed).choice(kinds)} = false }}\n"
+    lowered = lower_with(graph, machine, loads(fuse, "random"), frozenset())
+    layers = [layer for layer in lowered.layers if isinstance(layer, Layer)]
+    rules = random_constraints(layers, fuse, machine, seed)
+    assert len(rules.rules) > len(layers) // 2
+    # What was interrupted takes the first legal schedule, whatever it moves.
+    plan = Planner(machine, Objective(), rules, interrupted=True).plan(lowered)
+    counted = agree(plan, emit(lowered, dict(plan.schedules), machine))
+    assert sum(counted.payload.values()) == plan.totals.dram_bytes
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("seed", range(2))
+def test_numbers_under_random_constraints(target: str, seed: int) -> None:
+    model, machine = build("squeezenet"), load(target)
+    layers = lower_with(simplify(onnx_import.load(model)), machine, None, frozenset()).layers
+    rules = random_constraints([layer for layer in layers if isinstance(layer, Layer)], "", machine, seed)
+    compiled = dnnc.compile(model, machine, constraints=rules, time_limit=0.1)
+    check_counts(compiled)
+    check_numbers(compiled)
