@@ -25,7 +25,7 @@ def moved(figures: Mapping[str, tuple[int, int]]) -> Bytes:
     return {role: (read, written) for role, (read, written) in figures.items() if read or written}
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(st.one_of(cases(), sharing_cases()))
 def test_predicted_bus_bytes_are_counted(case: Case) -> None:
     _, bus = counted(program(case.layer, case.machine, case.schedule))

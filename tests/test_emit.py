@@ -33,14 +33,14 @@ def both(case: Case, fixed: bool, seed: int) -> tuple[Result, Result]:
     return execute(made, *feed, numbers), refer(made, *feed, numbers)
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(cases(), st.integers(0, 9))
 def test_fixed_point_is_the_untiled_one_bit_for_bit(case: Case, seed: int) -> None:
     tiled, untiled = both(case, True, seed)
     np.testing.assert_array_equal(tiled.outputs["output"], untiled.outputs["output"])
 
 
-@settings(max_examples=100)
+@settings(max_examples=70)
 @given(sharing_cases(), st.integers(0, 9))
 def test_fixed_point_is_the_untiled_one_with_rows_moved_and_tiles_pinned(case: Case, seed: int) -> None:
     tiled, untiled = both(case, True, seed)
@@ -48,7 +48,7 @@ def test_fixed_point_is_the_untiled_one_with_rows_moved_and_tiles_pinned(case: C
     assert tiled.saturations == untiled.saturations
 
 
-@settings(max_examples=50)
+@settings(max_examples=40)
 @given(st.one_of(cases(), sharing_cases()), st.integers(0, 9))
 def test_float_is_the_untiled_one(case: Case, seed: int) -> None:
     tiled, untiled = both(case, False, seed)

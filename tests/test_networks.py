@@ -22,6 +22,7 @@ from dnnc.constraints import PINS, Constraints, loads
 from dnnc.emit import emit
 from dnnc.enumerate import quickest_legal
 from dnnc.layer import Layer
+from dnnc.numeric import System
 from dnnc.pipeline import Compilation, lower_with
 from dnnc.planning import Planner
 from dnnc.schedule import DIMS
@@ -35,6 +36,9 @@ from zoo import NETWORKS
 TARGETS = ("snowflake", "two-buffer")
 SLOW = {"vgg16", "onnx:vgg19", "onnx:densenet121", "onnx:inception_v2", "onnx:zfnet512", "onnx:resnet50", "resnet34"}
 """Those that take longest, or tell least that the others do not."""
+
+SYSTEMS: tuple[tuple[System, float], ...] = (("float32", 1e-4), ("fixed", 0.0))
+"""Number systems, and the error that each may have."""
 
 NAMES = (*NETWORKS, *(f"onnx:{name}" for name in SHAPE_ONLY))
 ALL = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES]
@@ -52,10 +56,9 @@ def check_counts(compiled: Compilation) -> None:
             (compiled.counted.bus, layer.figures.bus),
         ):
             found = {(role, way): n for (name, role, way), n in counted.items() if name == layer.name and n}
-            wanted = {
-                (role, way): n for role, moved in predicted.items() for way, n in zip(("read", "write"), moved) if n
-            }
-            assert found == wanted, layer.name
+            reads = {(role, "read"): read for role, (read, _) in predicted.items() if read}
+            writes = {(role, "write"): written for role, (_, written) in predicted.items() if written}
+            assert found == reads | writes, layer.name
     assert sum(compiled.counted.payload.values()) == compiled.plan.totals.dram_bytes
 
 
@@ -63,11 +66,11 @@ def check_numbers(compiled: Compilation) -> None:
     """Runs a network on a random image: float32 within 1e-4 of onnxruntime, fixed point bit-equal, in every layer."""
     random = np.random.default_rng(0)
     inputs = {v: random.standard_normal(compiled.graph.value(v).shape, np.float32) for v in compiled.graph.inputs}
-    for system, most in (("float32", 1e-4), ("fixed", 0.0)):
+    # A copy has no value of the model to be compared with; the layer that reads it has.
+    layers = {layer.name for layer in compiled.plan.on_array if ":copy" not in layer.name}
+    for system, most in SYSTEMS:
         found = dnnc.verify(compiled, inputs, system)
-        assert {layer.name for layer in found.layers} >= {
-            layer.name for layer in compiled.plan.on_array if ":" not in layer.name
-        }
+        assert {layer.name for layer in found.layers} >= layers
         assert not [layer for layer in found.layers if not layer.error <= most]
         assert (found.agree, found.first_divergence) == (True, None)
 
@@ -85,7 +88,7 @@ def test_fewest_bytes(name: str, target: str, results: Path) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", ["conv13x13", "linear", "alexnet", "squeezenet", "resnet18"])
+@pytest.mark.parametrize("name", ["conv13x13", "linear", "alexnet", pytest.param("squeezenet", marks=pytest.mark.slow)])
 def test_other_objectives(name: str, target: str, results: Path) -> None:
     model = build(name)
     traffic = dnnc.compile(model, target, cache=results).plan.totals
@@ -119,6 +122,8 @@ def some(key: str, **most: int) -> Setting:
     return setting
 
 
+TILES, SIZES = some("tiles", y=4, x=3, k=4, c=3, g=3), some("sizes", y=20, x=40, k=96, c=96, g=24)
+
 SETTINGS: tuple[Setting, ...] = (
     lambda random, machine: f'mode = "{random.choice(machine.modes).name}"',
     lambda random, _: f'dataflow = "{random.choice(DATAFLOWS)}"',
@@ -128,8 +133,7 @@ SETTINGS: tuple[Setting, ...] = (
     lambda random, machine: (
         f'halo.units = "{random.choice(("move", "reload") if machine.units_can_send else ("reload",))}"'
     ),
-    some("tiles", y=4, x=3, k=4, c=3, g=3),
-    some("sizes", y=20, x=40, k=96, c=96, g=24),
+    lambda random, machine: random.choice((TILES, SIZES))(random, machine),
     some("buffers", input=2, weights=2, output=2),
     pin,
 )
@@ -137,7 +141,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 def rules_for(layer: Layer, machine: Machine, random: Random) -> str:
-    """A table of one to four settings that leave the layer a schedule, of which it has none without; or nothing."""
+    """A table of one to four settings that leave the layer a schedule; "" where none was found."""
     for _ in range(8):
         settings = [setting(random, machine) for setting in random.sample(SETTINGS, random.randint(1, 4))]
         table = "\n".join(["[[layer]]", f"match = {json.dumps(layer.name)}", *settings, ""])

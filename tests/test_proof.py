@@ -15,7 +15,7 @@ from strategies import Problem, problems
 
 @pytest.mark.parametrize("twentieth", range(20))
 @settings(max_examples=50)
-@given(problems())
+@given(problems(4, 5))
 def test_a_thousand_layers_solver_is_enumeration_is_replay(twentieth: int, problem: Problem) -> None:
     layer, machine = problem
     space = Space(layer.shape, machine)
@@ -40,7 +40,7 @@ LIMITS = (
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(problems(), st.sampled_from(LIMITS))
 def test_they_agree_within_limits_too(problem: Problem, limits: Limits) -> None:
     space = Space(problem[0].shape, problem[1], limits)

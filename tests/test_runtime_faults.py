@@ -164,6 +164,16 @@ def test_units_outside_the_memory() -> None:
     refused(edited(changed(Load, 0, beyond, "input")), "unit 2 of memory 'maps', which has 2")
 
 
+def test_a_memory_that_the_machine_has_not() -> None:
+    refused(edited(changed(Load, 0, lambda load: replace(load, memory="cache"), "residual")), "which is no memory")
+
+
+def test_array_instructions_without_a_kernel() -> None:
+    made = program(CONV, TOY)
+    with pytest.raises(DisagreementFault, match="expected host instructions alone"):
+        walk(replace(made, sections=(replace(made.sections[0], kernel=None),)))
+
+
 def test_a_moved_copy_is_as_good_as_a_broadcast() -> None:
     def sent(instructions: list[Instruction]) -> list[Instruction]:
         out: list[Instruction] = []

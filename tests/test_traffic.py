@@ -39,14 +39,14 @@ def total(figures: Mapping[str, tuple[int, int]]) -> int:
 # -- prediction = count ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(cases())
 def test_predicted_bytes_are_counted_in_memories_filled_to_the_last_word(case: Case) -> None:
     payload, _ = counted(program(case.layer, case.machine, case.schedule))
     assert payload == moved(figures(case.layer.shape, case.machine, case.schedule).traffic)
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(sharing_cases())
 def test_predicted_bytes_are_counted_with_rows_moved_and_tiles_pinned(case: Case) -> None:
     payload, _ = counted(program(case.layer, case.machine, case.schedule))
@@ -56,7 +56,7 @@ def test_predicted_bytes_are_counted_with_rows_moved_and_tiles_pinned(case: Case
 # -- prediction = the rules, literally -------------------------------------------------------------------------------
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(st.one_of(cases(), sharing_cases()))
 def test_bytes_and_memory_are_those_of_the_rules_taken_literally(case: Case) -> None:
     shape, schedule = case.layer.shape, replace(case.schedule, move=False, pin=None, buffers=(1, 1, 1))

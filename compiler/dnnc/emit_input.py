@@ -293,10 +293,32 @@ class InputSide:
                 area.rows.setdefault((n, y), len(area.rows))
             for x in listed(columns):
                 area.columns.setdefault(x, len(area.columns))
-            if rows and columns:
-                self._transfer_pinned(index, u, area, listed(rows), listed(columns), transfers, pieces)
+            own = rows & ~self.nest.halo.received[u]
+            if own and columns:
+                self._transfer_pinned(index, u, area, listed(own), listed(columns), transfers, pieces)
         if pieces:
             yield Load("input", self.memory, "word", tuple(transfers), tuple(pieces))
+        for _, source, target, mask in self.nest.halo.sent:
+            moved = list(self._move_pinned(index, source, target, listed(mask), listed(columns)))
+            if moved:
+                here, there = zip(*moved, strict=True)
+                yield Move("input", self.memory, "word", tuple(here), tuple(there))
+
+    def _move_pinned(
+        self, index: Index, source: int, target: int, rows: tuple[int, ...], columns: tuple[int, ...]
+    ) -> Iterator[tuple[Piece, Piece]]:
+        """Rows of a pinned tile that both units need: with a single row step, moved as soon as they are loaded."""
+        n, _ = self.nest.image(index)
+        here, there = self._pins[source], self._pins[target]
+        homes = self.nest.homes["input"]
+        for ys, xs in here.boxes(n, rows, columns, there):
+            for a, b in zip(self._holdings(index, source), self._holdings(index, target), strict=True):
+                word = self._pin_word(index, a.channels)
+                for unit_a, unit_b in zip(a.units, b.units, strict=True):
+                    yield (
+                        here.piece((homes[unit_a],), n, ys, xs, a.groups, a.channels, word, self._pin_width),
+                        there.piece((homes[unit_b],), n, ys, xs, b.groups, b.channels, word, self._pin_width),
+                    )
 
     def _renew_pins(self, index: Index) -> None:
         """Forget the pinned tiles where a loop outside the pinned one has moved on."""
@@ -365,8 +387,9 @@ class InputSide:
             word = offset + (groups[0] - held.groups[0]) * held.channels[1] + channels[0] - held.channels[0]
             for ys, xs in side.boxes(n, listed(received), columns):
                 out.append(side.piece(one, n, ys, xs, groups, channels, word, held.channels[1]))
-        for ys, xs in area.boxes(n, listed(own), columns):
-            out.append(self._piece(area, held, one, n, ys, xs, groups, channels))
+        if own:
+            boxes = area.boxes(n, listed(own), columns)
+            out.extend(self._piece(area, held, one, n, ys, xs, groups, channels) for ys, xs in boxes)
         return out
 
     def _kept_in_pins(

@@ -16,7 +16,7 @@ import numpy as np
 from dnnc.cycles import Timing
 from dnnc.least import Least
 from dnnc.schedule import DIMS, Dim, Ints, Pin, Schedule
-from dnnc.space import Space, active_sets, fits, grid, schedule_of
+from dnnc.space import Space, active_sets, fits, grid, moved_in_steps, schedule_of
 from dnnc.traffic import Array, Model, Structure, Tiles, compulsory
 
 Objective = Literal["traffic", "latency"]
@@ -191,7 +191,7 @@ class _Visit:
         optimist = replace(tiles, pinned=_most_pinned(model, tiles)) if pin else tiles
         ok = np.asarray(self._bound(model, optimist, found))
         if pin and pin[0] == "input":
-            ok = ok & ~_moved(tiles)
+            ok = ok & ~moved_in_steps(tiles)
         if not ok.any():
             return
         ok = ok & fits(model.machine, model.memory(replace(tiles, pinned=1) if pin else tiles))
@@ -271,9 +271,6 @@ def _most_pinned(model: Model, tiles: Tiles) -> Array:
 def _length(tiles: Tiles) -> int:
     return len(tiles.index["y"])
 
-
-def _moved(tiles: Tiles) -> Array:
-    return np.asarray(tiles.axis("y").moved)[tiles.index["y"]]
 
 
 def _at(tiles: Tiles, at: Array) -> Tiles:

@@ -91,7 +91,8 @@ def _with_pins(space: Space, model: Model, tiles: Tiles, index: dict[Dim, Ints])
     operand, _, dim = model.structure.pin
     index = dict(index)
     if operand == "input":
-        still = [i for i in index["y"] if not tiles.axis("y").moved[i]]
+        table = tiles.axis("y")
+        still = [i for i in index["y"] if not (table.moved[i] and table.trips[i] > 1)]
         index["y"] = np.array(still, dtype=np.int64)
         if not still:
             return None

@@ -200,8 +200,8 @@ def _check_structure(space: Space, schedule: Schedule) -> None:
     count = space.limits.pin.tiles if isinstance(space.limits.pin, Pin) else 0
     if pin and not (1 <= pin.tiles < trips[pin.dim] and pin.tiles == (count or pin.tiles)):
         raise Damaged(f"{pin.tiles} tiles of {pin.dim} cannot be pinned, or may not be")
-    if pin and pin.operand == "input" and schedule.move:
-        raise Damaged("an input that is pinned cannot be moved between units")
+    if pin and pin.operand == "input" and schedule.move and trips["y"] > 1:
+        raise Damaged("an input that is pinned cannot be moved between units in several row steps")
     allowed = [(1, 2) if asked is None else (asked,) for asked in space.limits.buffers]
     if any(held not in choice for held, choice in zip(schedule.buffers, allowed, strict=True)):
         raise Damaged(f"{list(schedule.buffers)} buffers are not legal, or not allowed")

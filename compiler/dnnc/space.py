@@ -223,6 +223,14 @@ def grid(tables: Tables, index: Mapping[Dim, Ints]) -> Tiles:
     return Tiles(tables, dict(zip(DIMS, opened, strict=True)))
 
 
+def moved_in_steps(tiles: Tiles) -> Ints:
+    """Where rows are moved between units in more than one row step: not together with a pinned input, since a row
+    that stays and a row that was received would each need to be in both places."""
+    table = tiles.axis("y")
+    moved: Ints = np.asarray(table.moved)[tiles.index["y"]] & (table.trips[tiles.index["y"]] > 1)
+    return moved
+
+
 def schedule_of(structure: Structure, tiles: Tiles) -> Schedule:
     """The schedule of a structure with scalar tiles."""
     y, x = int(tiles.index["y"]), int(tiles.index["x"])

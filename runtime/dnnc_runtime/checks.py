@@ -68,6 +68,8 @@ class Checks:
         """Start a section with empty memories."""
         self._section = section.name
         if section.kernel is None:
+            if not all(isinstance(instruction, Host) for instruction in section.instructions):
+                raise DisagreementFault(f"layer {section.name!r} computes nothing: expected host instructions alone")
             return
         self._frame = frame(self._machine, section)
         for role, view in section.views:

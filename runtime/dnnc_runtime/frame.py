@@ -203,9 +203,12 @@ def _homes(machine: Machine, section: Section) -> dict[Role, Bank]:
     for role in ("tile", "pending"):
         if "output" in named:
             named.setdefault(role, named["output"])
-    roles = dict(machine.roles)
-    everything: dict[Role, str] = {role: roles[_HOME.get(role, role)] for role in SPACES}
-    return {role: banks(machine)[name] for role, name in (everything | named).items()}
+    roles, known = dict(machine.roles), banks(machine)
+    everything: dict[Role, str] = {role: roles[_HOME.get(role, role)] for role in SPACES} | named
+    for role, memory in everything.items():
+        if memory not in known:
+            raise DisagreementFault(f"layer {section.name!r}: {role} lies in {memory!r}, which is no memory")
+    return {role: known[memory] for role, memory in everything.items()}
 
 
 SPACES: tuple[Role, ...] = (

@@ -30,9 +30,12 @@ def walk(program: Program, listeners: Iterable[Listener] = ()) -> None:
 
     Raises:
         DisagreementFault: a read of words that do not hold what is read, an address outside its memory,
-            pieces that do not cover their transfers, an output element not stored exactly once.
+            pieces that do not cover their transfers, an output element not stored exactly once, an output of the
+            program that nothing wrote.
     """
-    tell(program, [Checks(program), *listeners])
+    checks = Checks(program)
+    tell(program, [checks, *listeners])
+    checks.finish()
 
 
 def tell(program: Program, listeners: Iterable[Listener]) -> None:
