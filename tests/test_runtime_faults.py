@@ -165,7 +165,12 @@ def test_units_outside_the_memory() -> None:
 
 
 def test_a_memory_that_the_machine_has_not() -> None:
-    refused(edited(changed(Load, 0, lambda load: replace(load, memory="cache"), "residual")), "which is no memory")
+    def elsewhere(instruction: Instruction) -> Instruction:
+        if isinstance(instruction, Load) and instruction.role == "residual":
+            return replace(instruction, memory="cache")
+        return instruction
+
+    refused(edited(lambda instructions: [elsewhere(x) for x in instructions]), "residual lies in 'cache', which is no")
 
 
 def test_array_instructions_without_a_kernel() -> None:

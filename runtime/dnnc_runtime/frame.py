@@ -204,7 +204,8 @@ def _homes(machine: Machine, section: Section) -> dict[Role, Bank]:
         if "output" in named:
             named.setdefault(role, named["output"])
     roles, known = dict(machine.roles), banks(machine)
-    everything: dict[Role, str] = {role: roles[_HOME.get(role, role)] for role in SPACES} | named
+    everything: dict[Role, str] = {role: roles[_HOME.get(role, role)] for role in SPACES}
+    everything |= named
     for role, memory in everything.items():
         if memory not in known:
             raise DisagreementFault(f"layer {section.name!r}: {role} lies in {memory!r}, which is no memory")
