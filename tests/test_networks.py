@@ -37,6 +37,9 @@ TARGETS = ("snowflake", "two-buffer")
 SLOW = {"vgg16", "onnx:vgg19", "onnx:densenet121", "onnx:inception_v2", "onnx:zfnet512", "onnx:resnet50", "resnet34"}
 """Those that take longest, or tell least that the others do not."""
 
+COUNTED_ONLY = {("vgg16", "two-buffer"), ("onnx:vgg19", "snowflake"), ("onnx:vgg19", "two-buffer")}
+"""Not run in numbers: 15 and 20 GMAC, with no layer that VGG-16 on snowflake does not have."""
+
 SYSTEMS: tuple[tuple[System, float], ...] = (("float32", 1e-4), ("fixed", 0.0))
 """Number systems, and the error that each may have."""
 
@@ -81,7 +84,8 @@ def test_fewest_bytes(name: str, target: str, results: Path) -> None:
     compiled = dnnc.compile(build(name), target, cache=results)
     assert compiled.plan.status == "optimal"
     check_counts(compiled)
-    check_numbers(compiled)
+    if (name, target) not in COUNTED_ONLY:
+        check_numbers(compiled)
 
 
 # -- other objectives -------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from dnnc.enumerate import best
 from dnnc.graph import Graph
 from dnnc.layer import Layer, Lowered, Shape
 from dnnc.lower import lower
+from dnnc.pipeline import lower_with
 from dnnc.plan import Plan
 from dnnc.planning import Planner, worth_splitting
 from dnnc.search import Objective
@@ -54,10 +55,10 @@ def graph(name: str) -> Graph:
 
 def planned(name: str, target: str, results: Path) -> Plan:
     """A network's plan with every fusion that the machine has, which is the best of them."""
-    planner = Planner(machine.load(target), Objective(), None, Cache(results))
-    plan = planner.plan(lower(graph(name), planner.machine))
+    planner, nothing = Planner(machine.load(target), Objective(), None, Cache(results)), frozenset[tuple[str, str]]()
+    plan = planner.plan(lower_with(graph(name), planner.machine, None, nothing))
     for pair in worth_splitting(plan):
-        split = planner.plan(lower(graph(name), planner.machine, lambda *fusion: fusion != pair))  # noqa: B023
+        split = planner.plan(lower_with(graph(name), planner.machine, None, nothing | {pair}))
         assert split.totals.dram_bytes >= plan.totals.dram_bytes, pair
     return plan
 

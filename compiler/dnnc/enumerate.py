@@ -272,7 +272,6 @@ def _length(tiles: Tiles) -> int:
     return len(tiles.index["y"])
 
 
-
 def _at(tiles: Tiles, at: Array) -> Tiles:
     pinned = np.broadcast_to(tiles.pinned, (_length(tiles),))[at]
     return Tiles(tiles.tables, {d: i[at] for d, i in tiles.index.items()}, pinned)

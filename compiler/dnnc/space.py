@@ -223,12 +223,11 @@ def grid(tables: Tables, index: Mapping[Dim, Ints]) -> Tiles:
     return Tiles(tables, dict(zip(DIMS, opened, strict=True)))
 
 
-def moved_in_steps(tiles: Tiles) -> Ints:
+def moved_in_steps(tiles: Tiles) -> Array:
     """Where rows are moved between units in more than one row step: not together with a pinned input, since a row
     that stays and a row that was received would each need to be in both places."""
     table = tiles.axis("y")
-    moved: Ints = np.asarray(table.moved)[tiles.index["y"]] & (table.trips[tiles.index["y"]] > 1)
-    return moved
+    return np.asarray(table.moved)[tiles.index["y"]] & (table.trips[tiles.index["y"]] > 1)
 
 
 def schedule_of(structure: Structure, tiles: Tiles) -> Schedule:
