@@ -287,7 +287,7 @@ def schedules(draw: st.DrawFn, shape: Shape, machine: Machine) -> Schedule:
     trips = bare.trips(shape)
     active: list[Dim] = [d for d in DIMS if trips[d] > 1]
     order = tuple(draw(st.permutations(active)))
-    options = pins(shape, order, move)
+    options = pins(shape, order, move and trips["y"] > 1)
     pin = None
     if options and draw(st.sampled_from((True, True, False))):
         one = draw(st.sampled_from(options))
@@ -295,12 +295,15 @@ def schedules(draw: st.DrawFn, shape: Shape, machine: Machine) -> Schedule:
     return replace(bare, order=order, pin=pin)
 
 
-def pins(shape: Shape, order: tuple[Dim, ...], move: bool) -> list[Pin]:
-    """One tile pinned, in every way that an order allows: along a loop inside the one that reads the operand again."""
+def pins(shape: Shape, order: tuple[Dim, ...], stepped: bool) -> list[Pin]:
+    """One tile pinned, in every way that an order allows: along a loop inside the one that reads the operand again.
+
+    An input is not, if rows are moved between units in more than one step.
+    """
     if shape.kind == "vector":
         return []
     weights = [Pin("weights", loop, dim, 1) for loop in ROWS for dim in PLANES]
-    inputs = [Pin("input", "k", dim, 1) for dim in DIMS if dim != "k" and not move]
+    inputs = [Pin("input", "k", dim, 1) for dim in DIMS if dim != "k" and not stepped]
     at = {dim: i for i, dim in enumerate(order)}
     return [p for p in (*weights, *inputs) if p.loop in at and p.dim in at and at[p.loop] < at[p.dim]]
 

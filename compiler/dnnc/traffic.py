@@ -456,8 +456,7 @@ class Model:
 
 
 def _where(condition: Array, then: Array, otherwise: Array) -> Array:
-    chosen: Any = np.where(condition, then, otherwise)
-    return chosen
+    return np.asarray(np.where(condition, then, otherwise), dtype=np.int64)
 
 
 def _largest(options: list[Array]) -> Array:
