@@ -133,6 +133,21 @@ def test_what_a_schedule_asks_for_is_in_the_program(name: str) -> None:
     assert {what: counts[what] for what in expected} == expected
 
 
+def test_a_tile_whose_rows_are_all_received() -> None:
+    """Five taps two rows apart, pad 3, blocks 0-1 and 2: outputs 0 and 2 both touch rows 1 and 3. The lower unit loads
+    them and sends them up, where the first tile loads none of its own."""
+    y, x = Window(5, 3, 5, 1, 2, 3, 3), Window(3, 3, 2, 1, 1, 0, 1)
+    shape = Shape("array", 1, 1, 8, 4, y, x)
+    roles: tuple[Role, ...] = ("input", "weights", "output")
+    operands = tuple(Operand(role, role, strided(role, extents(shape)[role])) for role in roles)
+    machine = replace(SNOWFLAKE, levels=(replace(SNOWFLAKE.levels[0], count=2), *SNOWFLAKE.levels[1:]))
+    schedule = Schedule("combined", uniform_cut(y, 2, 1), uniform_cut(x, 1, 2), 8, 4, 1, ("x", "y"), move=True)
+    layer = located(shape, Kernel("conv", y, x), operands)
+    case = Case(layer, fitted(shape, machine, schedule), schedule)
+    tiled, untiled = both(case, True, 0)
+    np.testing.assert_array_equal(tiled.outputs["output"], untiled.outputs["output"])
+
+
 def test_a_broadcast_lies_in_every_memory_that_needs_it() -> None:
     """Cooperative: the same maps in all four units. Combined: its own rows in each, the same kernels in all."""
     (section,) = checked(conv(), rows(12, 1, ())).sections

@@ -128,11 +128,13 @@ def test_activation(operator: str, fused: bool) -> None:
 @pytest.mark.parametrize(
     ("other", "second"),
     [
-        ((2, 3, 4, 5), (True, True, True, True)),
+        # Where the second operand has rows and columns alike, they are one axis of pixels, y.
+        ((2, 3, 4, 5), (True, True, False, True)),
         ((3, 1, 1), (False, False, False, True)),
         ((1, 3, 1, 1), (False, False, False, True)),
-        ((2, 1, 4, 5), (True, True, True, False)),
+        ((2, 1, 4, 5), (True, True, False, False)),
         ((4, 1), (False, True, False, False)),
+        ((5,), (False, False, True, False)),
         ((1,), (False, False, False, False)),
     ],
     ids=str,

@@ -38,7 +38,7 @@ def merge_pixels(layer: Layer) -> Layer:
 
 def _second_merges(shape: Shape) -> bool:
     """Whether a second operand has both rows and columns, or neither."""
-    return shape.second is None or shape.second[1] == shape.second[2] or 1 in (shape.y.out, shape.x.out)
+    return shape.second is None or shape.second[1] == shape.second[2]
 
 
 def _merges(view: View) -> bool:
