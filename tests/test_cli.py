@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 import dnnc
 from dnnc import planning
+from dnnc.agreement import NOT_COUNTED
 from dnnc.cli import app
 from dnnc.cli.options import cache_directory, input_shapes
 from dnnc.numeric import LayerNumbers, Verification
@@ -456,7 +457,7 @@ def test_run_names_the_first_layer_that_differs(cli: Command, folder: Path, monk
     layers = tuple(LayerNumbers(name, error, 0, 0) for name, error in errors.items())
 
     def verify(*_: object) -> Verification:
-        return Verification(layers, False, "conv")
+        return Verification(layers, False, "conv", NOT_COUNTED)
 
     monkeypatch.setattr("dnnc.pipeline.verify", verify)
     found = cli("run", folder / "net.dnnc", "--json")

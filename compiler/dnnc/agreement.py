@@ -40,6 +40,15 @@ def agree(plan: Plan, program: Program) -> Agreement:
     """
     counters = Counters(program)
     walk(program, [counters])
+    return compare(plan, program, counters)
+
+
+def compare(plan: Plan, program: Program, counters: Counters) -> Agreement:
+    """Compares what was counted while a program was walked or executed with the plan's bytes.
+
+    Raises:
+        DisagreementFault: a layer's tensor moved other bytes than predicted.
+    """
     payload: dict[Key, int] = {}
     bus: dict[Key, int] = {}
     for (layer, role, way), moved in counters.traffic.items():
@@ -48,6 +57,10 @@ def agree(plan: Plan, program: Program) -> Agreement:
         bus[key] = bus.get(key, 0) + moved.bus
     _compare(plan, payload, bus)
     return Agreement(payload, bus, sum(len(section.instructions) for section in program.sections))
+
+
+NOT_COUNTED = Agreement({}, {}, 0)
+"""Of a program that was neither walked nor executed yet."""
 
 
 def _compare(plan: Plan, payload: dict[Key, int], bus: dict[Key, int]) -> None:

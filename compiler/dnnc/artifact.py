@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 
 import dnnc
 from dnnc import documents
-from dnnc.agreement import agree
+from dnnc.agreement import NOT_COUNTED, agree
 from dnnc.constraints import Constraints, loads
 from dnnc.documents import Damaged
 from dnnc.emit import emit
@@ -109,8 +109,12 @@ def _relative(path: Path, folder: Path) -> str:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def load(path: str | Path) -> Compilation:
+def load(path: str | Path, walk: bool = True) -> Compilation:
     """The compilation that an artifact holds, verified; its constants have no data until :func:`attach`.
+
+    Args:
+        walk: walk the program. Without, whoever executes it has to hold its bytes against the plan's, as
+            :func:`dnnc.numeric.verify` does: executing is walking, and once is enough.
 
     Raises:
         UsageFault: there is no such file, it was damaged or changed, or another version of dnnc wrote it.
@@ -121,7 +125,7 @@ def load(path: str | Path) -> Compilation:
         raise UsageFault(f"artifact {str(path)!r} cannot be read: {error.strerror or error}") from None
     try:
         _check_format(str(path), documents.opened(text))
-        return _compilation(documents.parse(Document, documents.unseal(text)), Path(path))
+        return _compilation(documents.parse(Document, documents.unseal(text)), Path(path), walk)
     except Damaged as wrong:
         raise UsageFault(f"artifact {str(path)!r}: {wrong}; compile the model again") from None
 
@@ -140,7 +144,7 @@ def _check_format(path: str, members: Mapping[str, Any]) -> None:
         raise Damaged(f"is of format {found}, which is no longer read")
 
 
-def _compilation(document: Document, path: Path) -> Compilation:
+def _compilation(document: Document, path: Path, walk: bool) -> Compilation:
     """Everything that a document implies, held against what it states."""
     if document.cost_model != COST_MODEL:
         versions = f"{document.cost_model!r}, this dnnc ({dnnc.__version__}) has {COST_MODEL!r}"
@@ -152,7 +156,7 @@ def _compilation(document: Document, path: Path) -> Compilation:
     lowered = _sound("graph", lambda: lower_with(graph, machine, rules, unfused))
     plan = Plan(machine, document.objective, tuple(_planned(document, lowered, machine, rules)))
     program = emit(lowered, dict(plan.schedules), machine)
-    counted = _sound("program", lambda: agree(plan, program))
+    counted = _sound("program", lambda: agree(plan, program)) if walk else NOT_COUNTED
     shapes = document.model.input_shapes
     made = Compilation(graph, lowered, plan, program, counted, rules, shapes, unfused, document.interrupted)
     _compare(document, replace(_document(made, path.parent), model=document.model, dnnc=document.dnnc))
@@ -247,11 +251,11 @@ def attach(compilation: Compilation, model: Any = None) -> Compilation:
     Raises:
         UsageFault: the model is not there, or is not the one that was compiled.
     """
-    from dnnc.onnx_import import load as load_model
+    from dnnc.onnx_import.walk import Import
     from dnnc.simplify import simplify
 
-    where = _model_of(compilation, model)
-    graph = simplify(load_model(where, compilation.input_shapes))
+    where = _where(compilation, model)
+    graph = simplify(Import(*_model_at(compilation, where), compilation.input_shapes).graph())
     if graph != compilation.graph:
         raise UsageFault(f"model {_name(where)} gives another graph than it did; compile the model again")
     lowered = lower_with(graph, compilation.machine, compilation.constraints, compilation.unfused)
@@ -259,10 +263,8 @@ def attach(compilation: Compilation, model: Any = None) -> Compilation:
     return replace(compilation, graph=graph, lowered=lowered, program=program)
 
 
-def _model_of(compilation: Compilation, model: Any) -> Any:
-    """The model to attach, known by its digest."""
-    from dnnc.onnx_import.reading import read
-
+def _where(compilation: Compilation, model: Any) -> Any:
+    """The model to attach, or its path."""
     source = compilation.graph.source
     assert source, "a compiled graph comes from a model"
     where = source.path if model is None else model
@@ -270,15 +272,23 @@ def _model_of(compilation: Compilation, model: Any) -> Any:
         raise UsageFault("the artifact was compiled from a model that had no file; give the model (--model FILE)")
     if model is None and isinstance(where, Path) and not where.is_file():
         raise UsageFault(f"model {_name(where)} of the artifact is not there; say where it is (--model FILE)")
+    return where
+
+
+def _model_at(compilation: Compilation, where: Any) -> tuple[Any, Source]:
+    """The model that is there, known by its digest, and where it came from."""
+    from dnnc.onnx_import.reading import read
+
+    source = compilation.graph.source
+    assert source, "a compiled graph comes from a model"
     proto, found = read(where)
-    if source.path is None:
-        found = read(proto)[1]
-    if found.sha256 != source.sha256:
+    digest = found.sha256 if source.path else read(proto)[1].sha256
+    if digest != source.sha256:
         raise UsageFault(
-            f"model {_name(where)} is not the one that was compiled: its sha256 is {found.sha256[:12]}..., "
+            f"model {_name(where)} is not the one that was compiled: its sha256 is {digest[:12]}..., "
             f"that one's {source.sha256[:12]}...; compile the model again"
         )
-    return where
+    return proto, found
 
 
 def _name(model: Any) -> str:

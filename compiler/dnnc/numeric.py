@@ -10,10 +10,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from dnnc.agreement import Agreement, compare
 from dnnc.graph import Graph
 from dnnc.layer import HostLayer
 from dnnc.onnx_import import original, single_node_model, with_outputs
 from dnnc.plan import LayerPlan, Plan
+from dnnc_runtime.counters import Counters
 from dnnc_runtime.executor import execute
 from dnnc_runtime.numbers import Fixed, Float32
 from dnnc_runtime.program import Host, HostRun, Program
@@ -44,11 +46,13 @@ class Verification:
         layers: every layer whose result the reference has too, in execution order.
         agree: every error is within the tolerance (float32: 1e-4; fixed point: none).
         first_divergence: the first layer that is not.
+        counted: the bytes that moved while the program was executed, equal to the predicted ones.
     """
 
     layers: tuple[LayerNumbers, ...]
     agree: bool
     first_divergence: str | None
+    counted: Agreement
 
 
 def with_host(program: Program, graph: Graph) -> Program:
@@ -57,7 +61,7 @@ def with_host(program: Program, graph: Graph) -> Program:
 
 
 def verify(graph: Graph, plan: Plan, program: Program, inputs: Values, system: System) -> Verification:
-    """Execute a compiled model and compare every layer.
+    """Execute a compiled model, and compare the numbers and the bytes of every layer.
 
     Args:
         graph: of the model, with its source.
@@ -67,15 +71,15 @@ def verify(graph: Graph, plan: Plan, program: Program, inputs: Values, system: S
 
     Raises:
         UsageFault: an input is absent or of another shape.
-        DisagreementFault: the program is not consistent with itself.
+        DisagreementFault: the program is not consistent with itself, or moves other bytes than predicted.
     """
-    program = with_host(program, graph)
+    program, counters = with_host(program, graph), Counters(program)
+    numbers = Fixed.of(plan.machine) if system == "fixed" else Float32()
+    found = execute(program, inputs, numbers=numbers, listeners=[counters], keep_values=True)
+    counted = compare(plan, program, counters)
     if system == "fixed":
-        numbers = Fixed.of(plan.machine)
-        found = execute(program, inputs, numbers=numbers, keep_values=True)
         wanted: Values = refer(program, inputs, numbers=numbers, keep_values=True).values
     else:
-        found = execute(program, inputs, numbers=Float32(), keep_values=True)
         wanted = _by_onnxruntime(graph, inputs, list(found.values))
     layers: list[LayerNumbers] = []
     for layer in plan.layers:
@@ -87,7 +91,7 @@ def verify(graph: Graph, plan: Plan, program: Program, inputs: Values, system: S
                 layers.append(LayerNumbers(layer.name, error, *counts))
     most = TOLERANCE if system == "float32" else 0.0
     first = next((layer.name for layer in layers if not layer.error <= most), None)
-    return Verification(tuple(layers), first is None, first)
+    return Verification(tuple(layers), first is None, first, counted)
 
 
 def _output(plan: LayerPlan) -> str:
@@ -101,8 +105,8 @@ def difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
         return float("inf")
     if not found.size:
         return 0.0
-    worst = float(np.max(np.abs(np.asarray(found, np.float64) - wanted)))
-    scale = float(np.max(np.abs(wanted)))
+    apart = np.subtract(found, wanted, dtype=np.float64)
+    worst, scale = (max(float(values.max()), -float(values.min())) for values in (apart, wanted))
     if np.isnan(worst):
         return float("inf")
     return worst / scale if scale else worst

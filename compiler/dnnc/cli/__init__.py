@@ -6,6 +6,7 @@ Exit status: 0 done, 1 internal fault, 2 usage, 3 model not supported or malform
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from typing import Annotated
@@ -57,4 +58,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A layer's name may hold what the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # What a command makes lives until it ends, and hardly any of it in cycles: to look for those a fifth of the time is
+    # too much.
+    gc.set_threshold(200_000, 20, 100)
     app(prog_name="dnnc")

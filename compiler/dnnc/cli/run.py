@@ -61,23 +61,25 @@ def run(
         from dnnc import pipeline
         from dnnc.artifact import attach, load
 
-        compilation = attach(load(artifact), model)
+        # Executing the program walks it, in step with the numbers.
+        compilation = attach(load(artifact, walk=False), model)
         screen.stage("load", compilation)
         fed = _read(inputs, compilation.graph) if inputs else _drawn(compilation.graph, seed)
         found: dict[System, Verification] = {}
         for system in _SYSTEMS[numbers]:
             found[system] = pipeline.verify(compilation, fed, system)
             screen.stage(system, found[system])
+        counted = found[_SYSTEMS[numbers][0]].counted
         if json:
             data: dict[str, object] = {"seed": None if inputs else seed}
-            data["agreement"] = agreement_data(compilation.counted)
+            data["agreement"] = agreement_data(counted)
             data.update((system, _data(verification)) for system, verification in found.items())
             screen.data(data)
         else:
             screen.grid(_grid(found))
             for system, verification in found.items():
                 _show(screen, system, verification)
-            show_agreement(screen, compilation.counted)
+            show_agreement(screen, counted)
         _judge(found)
 
 
