@@ -54,6 +54,7 @@ def machine(maps: int = 65536, weights: int = 32768, cus: int = 2, vmacs: int = 
         fuses=frozenset({"bias", "activation", "residual", "max_pool", "average_pool"}),
         units_can_send=False,
         pool_comparisons_per_cycle=16,
+        words_sent_per_cycle=4,
     )
 
 

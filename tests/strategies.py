@@ -213,6 +213,7 @@ def machines(
         fuses=FUSES,
         units_can_send=draw(st.sampled_from((True, True, False))),
         pool_comparisons_per_cycle=draw(st.sampled_from((1, 16))),
+        words_sent_per_cycle=draw(st.sampled_from((1, 16))),
     )
 
 

@@ -104,11 +104,16 @@ def test_the_array_multiplies_at_most_once_a_cycle_and_unit(case: Case) -> None:
 
 @given(st.one_of(cases(), sharing_cases()))
 def test_single_buffers_add_their_transfers_and_double_ones_hide_them(case: Case) -> None:
-    shape, machine = case.layer.shape, case.machine
-    single = figures(shape, machine, replace(case.schedule, buffers=(1, 1, 1)))
+    shape, machine, schedule = case.layer.shape, case.machine, case.schedule
+    single = figures(shape, machine, replace(schedule, buffers=(1, 1, 1)))
     per_byte = machine.clock_hz / machine.dram.bytes_per_second
-    assert single.cycles == single.compute_cycles + ceil(round(single.bus_bytes * per_byte, 6))
-    double = figures(shape, machine, replace(case.schedule, buffers=(2, 2, 2)))
+    in_turn = single.compute_cycles + ceil(round(single.bus_bytes * per_byte, 6))
+    early = schedule.pin is not None or (shape.residual and "c" in schedule.order)
+    if not early and not shape.pool:
+        assert single.cycles == in_turn
+    elif not early:
+        assert single.cycles >= in_turn
+    double = figures(shape, machine, replace(schedule, buffers=(2, 2, 2)))
     assert double.cycles >= max(double.compute_cycles, int(sum(map(sum, hidden(double.bus))) * per_byte))
 
 

@@ -89,6 +89,7 @@ def machines(draw: st.DrawFn) -> Machine:
         fuses=draw(st.frozensets(st.sampled_from(FUSIBLE))),
         units_can_send=draw(st.booleans()),
         pool_comparisons_per_cycle=draw(st.integers(1, 64)),
+        words_sent_per_cycle=draw(st.integers(1, 64)),
     )
 
 

@@ -98,11 +98,25 @@ class Timing:
             of_rows, of_columns = (self._rest(t, d, 0, kept(d)) for d in ("y", "x"))
             return self.model.passes("input", t) * self._input_part(t, of_rows, of_columns, {})
         dim = pin[2]
-        once, rest = self._pinned_axes(t, dim)
-        held: dict[Dim, Plane] = {dim: [(t.pinned, t.size(dim))]} if dim in ("c", "g") else {}
-        left: dict[Dim, Plane] = {dim: [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]} if held else {}
-        again = self.model.unpinned_passes("input", t)
-        return self._input_part(t, *once, held) + again * self._input_part(t, *rest, left)
+        _, rest = self._pinned_axes(t, dim)
+        planes = dim in ("c", "g")
+        left: dict[Dim, Plane] = {dim: [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]} if planes else {}
+        return self._pinned(t) + self.model.unpinned_passes("input", t) * self._input_part(t, *rest, left)
+
+    def _pinned(self, t: Tiles) -> Array:
+        """Bursts of the pinned tiles."""
+        if not self.structure.pin:
+            return 0
+        operand, loop, dim = self.structure.pin
+        if operand == "input":
+            once, _ = self._pinned_axes(t, dim)
+            return self._input_part(t, *once, {dim: [(t.pinned, t.size(dim))]} if dim in ("c", "g") else {})
+        held = self._weight_tiles(t) | {dim: [(t.pinned, t.size(dim))]}
+        return self.model.passes("weights", t, self.order.index(loop)) * self._weight_part(held)
+
+    def _weight_tiles(self, t: Tiles) -> dict[Dim, Plane]:
+        planes: tuple[Dim, ...] = ("g", "k", "c")
+        return {d: self._tiles(t, d) for d in planes}
 
     def _rest(self, t: Tiles, axis: Dim, pinned: Array, keep: bool) -> Loaded:
         """What a pass over the tiles that are not pinned loads along an axis."""
@@ -189,16 +203,11 @@ class Timing:
 
     def _weights(self, t: Tiles) -> Array:
         pin, model = self.structure.pin, self.model
-        planes: tuple[Dim, ...] = ("g", "k", "c")
-        tiles: dict[Dim, Plane] = {d: self._tiles(t, d) for d in planes}
         if not pin or pin[0] != "weights":
-            return model.passes("weights", t) * self._weight_part(tiles)
-        _, loop, dim = pin
-        held, left = dict(tiles), dict(tiles)
-        held[dim] = [(t.pinned, t.size(dim))]
-        left[dim] = [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]
-        outside = model.passes("weights", t, self.order.index(loop))
-        return outside * self._weight_part(held) + model.unpinned_passes("weights", t) * self._weight_part(left)
+            return model.passes("weights", t) * self._weight_part(self._weight_tiles(t))
+        dim = pin[2]
+        left = self._weight_tiles(t) | {dim: [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]}
+        return self._pinned(t) + model.unpinned_passes("weights", t) * self._weight_part(left)
 
     def _weight_part(self, tiles: dict[Dim, Plane]) -> Array:
         """Bursts of the weights of these tiles: whole tiles if packed, else runs of the activation's axes."""
@@ -252,21 +261,53 @@ class Timing:
         planes = self.model.planes_over(t, True, True, 0)
         return -(-t.at("y", "taps") * sum(valid_taps(self.shape.x)) * planes // rate)
 
+    def _pool_cycles(self, t: Tiles) -> Array:
+        """Comparisons of the fused pool, of the slowest unit."""
+        if not self.shape.pool:
+            return 0
+        level = self.model.level("output")
+        rate = max(1, self.machine.pool_comparisons_per_cycle // self.machine.levels[0].count)
+        planes = self.model.planes_over(t, True, True, level)
+        return -(-t.at("y", "pool_taps") * sum(valid_taps(self.shape.pool.x)) * planes // rate)
+
     def transfer(self, bursts_bytes: Array) -> Array:
         """Cycles that so many bytes on the bus take, rounded up."""
         speed = self.cycles_per_byte
         return -(-bursts_bytes * speed.numerator // speed.denominator)
 
     def cycles(self, t: Tiles) -> Array:
-        """Compute time with double-buffered transfers beside it, single-buffered ones, first load and last store
-        added."""
+        """Work beside the transfers that run ahead of their use, then all others, first load and last store."""
         return self.parts(t).cycles(self.structure.buffers)
 
     def parts(self, t: Tiles) -> Parts:
         """What the cycles are made of, whatever is double-buffered."""
         bus = {role: read + write for role, (read, write) in self.bus(t).items()}
+        # While the sums of a tile are open, its residual arrives.
+        beside = bus.pop("residual", 0) if "c" in self.order else 0
+        pin = self.structure.pin
+        pinned = self._pinned(t) * self.burst if pin else 0
+        if pin:
+            bus[pin[0]] = bus[pin[0]] - pinned
         moved = tuple(bus.pop(role, 0) for role in ("input", "weights", "output"))
-        return Parts(self, self.compute(t), moved, sum(bus.values()), self._first_and_last(t))
+        return Parts(
+            timing=self,
+            compute=self.compute(t),
+            pool=self._pool_cycles(t),
+            tiles=t.trips["y"] * t.trips["x"] * t.trips["k"] * t.trips["g"],
+            moved=moved,
+            beside=beside,
+            pinned=pinned,
+            first=self._first_pass(t),
+            rest=sum(bus.values()),
+            ends=self._first_and_last(t),
+        )
+
+    def _first_pass(self, t: Tiles) -> tuple[Array, Array]:
+        """How much of a pinned loop is its first pass: a part and the whole."""
+        pin = self.structure.pin
+        if not pin:
+            return 1, 1
+        return (t.size("k"), self.shape.k) if pin[1] == "k" else (1, t.trips[pin[1]])
 
     def _first_and_last(self, t: Tiles) -> tuple[Array, Array, Array]:
         """Bus bytes of the first tiles of input and weights, and of the last store."""
@@ -282,22 +323,53 @@ class Timing:
 
 @dataclass(frozen=True)
 class Parts:
-    """Cycles of the array; bus bytes of input, weights and output, of everything else, and of their first (last)
-    tiles."""
+    """What a schedule's cycles are made of, whatever is double-buffered.
+
+    Attributes:
+        compute, pool: cycles of the array, and of the fused pool.
+        tiles: output tiles.
+        moved: bus bytes of input, weights and output, without what is pinned.
+        beside: bus bytes that have room to arrive beside computation in any case.
+        pinned: bus bytes of pinned tiles; first: how much of the loop for which they stay is its first pass, in which
+            they arrive: a part and the whole.
+        rest: bus bytes of everything else.
+        ends: bus bytes of the first tiles of input and weights, and of the last store.
+    """
 
     timing: Timing
     compute: Array
+    pool: Array
+    tiles: Array
     moved: tuple[Array, ...]
+    beside: Array
+    pinned: Array
+    first: tuple[Array, Array]
     rest: Array
     ends: tuple[Array, Array, Array]
 
     def cycles(self, buffers: tuple[int, int, int]) -> Array:
-        """Cycles with so many tiles held of (input, weights, output)."""
-        beside: Array = 0
-        added = self.rest
-        for tiles, moved, end in zip(buffers, self.moved, self.ends, strict=True):
+        """Cycles with so many tiles held of (input, weights, output).
+
+        The pool works on a finished tile while the next one is computed, if there is room for two.
+        """
+        beside, added = self.beside, self.rest
+        pin = self.timing.structure.pin
+        for role, tiles, moved, end in zip(("input", "weights", "output"), buffers, self.moved, self.ends, strict=True):
             if tiles == 2:
                 beside, added = beside + moved, added + end
             else:
-                added = added + moved
-        return np.maximum(self.compute, self.timing.transfer(beside)) + self.timing.transfer(added)
+                added = added + moved + (end if pin and role == pin[0] else 0)
+        if buffers[2] == 2:
+            work, after = np.maximum(self.compute, self.pool), self.pool // self.tiles
+        else:
+            work, after = self.compute + self.pool, 0
+        return self._together(work, beside) + after + self.timing.transfer(added)
+
+    def _together(self, work: Array, beside: Array) -> Array:
+        """Work with transfers beside it: in the first of the passes what is pinned, and in all the others."""
+        transfer = self.timing.transfer
+        if not self.timing.structure.pin:
+            return np.maximum(work, transfer(beside))
+        part, whole = self.first
+        early, moved = work * part // whole, beside * part // whole
+        return np.maximum(early, transfer(self.pinned + moved)) + np.maximum(work - early, transfer(beside - moved))

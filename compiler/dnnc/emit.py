@@ -62,12 +62,14 @@ class Emitter:
         self.parameters = ParameterSide(nest, roles)
         self.output = OutputSide(nest)
         self._second: tuple[int, ...] | None = None
+        self._ones: dict[tuple[str, Unit], Unit] = {}
 
     def section(self) -> Section:
         """The section, with the view of the scratch tensor that spilled partial sums need."""
         views: list[tuple[Role, View]] = [(operand.role, operand.view) for operand in self.layer.operands]
         views.extend(("partial_sums", self._scratch_view(t)) for t in self.scratch())
-        return Section(self.layer.name, self.layer.kernel, tuple(views), tuple(self.instructions()))
+        mode = self.nest.schedule.mode
+        return Section(self.layer.name, self.layer.kernel, tuple(views), tuple(self.instructions()), mode)
 
     def scratch(self) -> list[Tensor]:
         """The DRAM tensor of partial sums, if they leave."""
@@ -115,34 +117,35 @@ class Emitter:
 
     def _part(self, index: Index, share: Share, first: bool, last: bool) -> Part:
         nest, shape = self.nest, self.layer.shape
+        region = self.output.region(index, share)
         operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", self._input(index, share))]
         if self.weights:
             operands.append(("weights", self.weights.pieces(index, share.unit, "output", share.box)))
         if shape.second is not None:
             operands.append(("second", (self._second_piece(index, share),)))
         if not (first and last):
-            operands.append(("accumulator", (self.output.tile(index, share, "accumulator"),)))
+            operands.append(("accumulator", (self.output.tile(share, region, "accumulator"),)))
         if last:
             for role in self.parameters.roles:
                 pieces = self.parameters.pieces(role, index, share.unit, "output", share.box)
                 operands.append((role, pieces))
             if shape.residual:
-                operands.append(("residual", (self.output.residual(index, share),)))
+                operands.append(("residual", (self.output.residual(share, region),)))
             target: Role = "tile" if nest.pool else "output"
-            operands.append((target, (self.output.tile(index, share),)))
-        return Part(self.output.region(index, share), tuple(operands))
+            operands.append((target, (self.output.tile(share, region),)))
+        return Part(region, tuple(operands))
 
     def _input(self, index: Index, share: Share) -> tuple[Piece, ...]:
-        unit = self._one("input", share.unit)
-        _, step = self.nest.image(index)
-        rows = self.nest.out_rows(share.unit.row, step)
         vector = self.layer.shape.kind == "vector"
         channels = share.box[1] if vector else self.nest.plane("c", index["c"])
-        return tuple(self.input.pieces(index, unit, share.box[0], channels, rows))
+        return self.input.pieces(index, self._one("input", share.unit), share.box[0], channels)
 
     def _one(self, role: str, unit: Unit) -> Unit:
-        homes = self.nest.homes[role]
-        return next(u for u in self.nest.related(unit, "output", role) if u in homes)
+        """The unit of a role's memories that a unit of the output's reads."""
+        if (role, unit) not in self._ones:
+            homes = self.nest.homes[role]
+            self._ones[role, unit] = next(u for u in self.nest.related(unit, "output", role) if u in homes)
+        return self._ones[role, unit]
 
     # -- second operand of an elementwise layer -----------------------------------------------------------------
 

@@ -212,7 +212,7 @@ class _Visit:
         ok: Array = moved <= found.bytes if found and self.objective == "traffic" else moved > 0
         if not np.any(ok):
             return ok
-        beside = sum(by_role[role] for role in ("input", "weights", "output") if role in by_role)
+        beside = sum(by_role[role] for role in ("input", "weights", "output", "residual") if role in by_role)
         least = np.maximum(timing.compute(tiles), timing.transfer(beside)) + timing.transfer(moved - beside)
         if self.most_cycles is not None:
             ok = ok & (least <= self.most_cycles)

@@ -227,10 +227,16 @@ def machine_lines(machine: Machine) -> tuple[str, ...]:
         ("channels", f"in multiples of {machine.channel_granularity}"),
         ("fuses", ", ".join(map(_spaced, sorted(machine.fuses))) or "nothing"),
         ("pools", f"{plural(machine.pool_comparisons_per_cycle, 'comparison')} a cycle"),
-        ("units", "can send to each other" if machine.units_can_send else "cannot send to each other"),
+        ("units", _sending(machine)),
     ]  # fmt: skip
     width = max(len(name) for name, _ in facts)
     return (f"{machine.name}: {machine.description}", *(f"  {name:<{width}}  {fact}" for name, fact in facts))
+
+
+def _sending(machine: Machine) -> str:
+    if not machine.units_can_send:
+        return "cannot send to each other"
+    return f"can send to each other, {plural(machine.words_sent_per_cycle, 'word')} a cycle"
 
 
 def _memory(machine: Machine, memory: Memory) -> str:

@@ -17,7 +17,7 @@ from dnnc.tables import valid_taps
 from dnnc.traffic import compulsory
 from dnnc_runtime.machine import Machine
 
-COST_MODEL = "1"
+COST_MODEL = "2"
 """Version of the closed forms: results of another version are not comparable, nor taken from a cache."""
 
 Goal = Literal["traffic", "latency", "balanced"]

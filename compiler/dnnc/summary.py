@@ -140,6 +140,7 @@ def machine_data(machine: Machine) -> Data:
         "channel_granularity": machine.channel_granularity,
         "pool_comparisons_per_cycle": machine.pool_comparisons_per_cycle,
         "units_can_send": machine.units_can_send,
+        "words_sent_per_cycle": machine.words_sent_per_cycle,
         "levels": [asdict(level) for level in machine.levels],
         "memories": [
             {"name": m.name, "level": names[m.level], "bytes": m.bytes, "instances": machine.instances(m)}

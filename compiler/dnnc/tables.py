@@ -27,7 +27,8 @@ class Pinned:
         unit: the same for the unit that holds most.
         rest: rows loaded in a pass over the tiles that are not pinned, by halo reloaded or kept.
         current: rows of the largest tile that is not pinned.
-        later, any_load: rows of the largest load among those, without and with the first, by halo.
+        later, any_load: rows of the largest load among those, without and with the first, by halo; rows that are
+            sent to the unit with it included.
         once_full, rest_full: how many of the loads in ``once`` and ``rest`` take the whole axis.
     """
 
@@ -55,11 +56,12 @@ class AxisTable:
         union, union_unit: all input rows touched, over all units, and by the unit with most.
         union_bursts, union_full: bursts of the rows that each tile adds to that union, and tiles that add all rows.
         first: rows loaded in the first step over all units.
-        taps: valid taps of the slowest unit, summed over steps and images.
+        taps: valid taps of the slowest unit, summed over steps and images; pool_taps: rows that the fused pool's
+            windows read, likewise.
         out_bursts: bursts of the stored rows where each tile's rows are one run.
         tile_bursts, wide_bursts, second_bursts: the same of the rows before pooling, at word and at accumulator
             width, and of a second operand's rows.
-        last_rows: rows of the last store.
+        last_rows: rows of the last store, of all units.
         pooled, slots: pooled rows of the largest tile, and partial results held at most.
     """
 
@@ -74,6 +76,7 @@ class AxisTable:
     union_full: Ints
     first: Ints
     taps: Ints
+    pool_taps: Ints
     out_bursts: Ints
     tile_bursts: Ints
     wide_bursts: Ints
@@ -160,11 +163,12 @@ def axis_table(
         union_full=column(lambda r: images * int((r.loads.union == window.size).sum())),
         first=column(lambda r: int(r.loads.load[0][:, 0].sum())),
         taps=column(lambda r: images * r.taps),
+        pool_taps=column(lambda r: images * r.pool_taps),
         out_bursts=column(lambda r: images * row.runs(r.stored, row.output)),
         tile_bursts=column(lambda r: images * row.runs(r.outputs, row.tile)),
         wide_bursts=column(lambda r: images * row.runs(r.outputs, row.wide)),
         second_bursts=column(lambda r: images * row.runs(r.outputs, row.second)),
-        last_rows=column(lambda r: int(r.stored[-1])),
+        last_rows=column(lambda r: r.last),
         pooled=column(lambda r: int(r.stored.max())),
         slots=column(lambda r: r.pool.slots if r.pool else 0),
         offset=np.asarray(offsets, dtype=np.int64),
@@ -194,7 +198,9 @@ class _Row:
     loads: _Loads
     outputs: Ints
     stored: Ints
+    last: int
     taps: int
+    pool_taps: int
     pins: Pinned
 
 
@@ -210,12 +216,29 @@ def _row(
     outputs = np.array([stop - first for block in cut.tiles for first, stop in block], dtype=np.int64)
     if pooled:
         stored = np.array([len(ws) for block in pooled.complete for ws in block if ws], dtype=np.int64)
+        last = sum(len(block[-1]) for block in pooled.complete if len(block) == cut.steps)
     else:
         stored = outputs
-    before = np.concatenate([[0], np.cumsum(valid_taps(window))])
-    ends = [[before[b] - before[a] for a, b in block] + [0] * (cut.steps - len(block)) for block in cut.tiles]
-    taps = int(np.max(ends, axis=0).sum())
-    return _Row(cut, move, pooled, loads, outputs, stored, taps, _pins(loads, images, window.size))
+        last = sum(stop - first for block in cut.tiles if len(block) == cut.steps for first, stop in block[-1:])
+    taps = _slowest(cut, valid_taps(window))
+    pool_taps = _slowest(cut, _readers(pool)) if pool else 0
+    return _Row(cut, move, pooled, loads, outputs, stored, last, taps, pool_taps, _pins(loads, images, window.size))
+
+
+def _slowest(cut: Cut, work: Sequence[int]) -> int:
+    """Work of the unit that has most of it in each step, summed over the steps; ``work`` is that of every output."""
+    before = list(accumulate(work, initial=0))
+    steps = [[before[b] - before[a] for a, b in block] + [0] * (cut.steps - len(block)) for block in cut.tiles]
+    return int(np.max(steps, axis=0).sum())
+
+
+def _readers(pool: Window) -> list[int]:
+    """How many windows of a pool read each row."""
+    readers = [0] * pool.size
+    for window in range(pool.out):
+        for row in pool.touched(window, window):
+            readers[row] += 1
+    return readers
 
 
 def _even_loads(cut: Cut, row: RowBytes) -> _Loads:
@@ -286,7 +309,9 @@ def _pins(loads: _Loads, images: int, whole: int) -> Pinned:
         return np.concatenate([[0], values.cumsum()[:-1]])
 
     units = np.tile(loads.grown, images).cumsum(axis=1)
-    any_load = _pair(largest(over(table, most)) for table in loads.load)
+    # With one row step, rows that a neighbour sends land beside those that are loaded.
+    arriving = loads.load if loads.need.shape[1] > 1 else (loads.need, loads.need)
+    any_load = _pair(largest(over(table, most)) for table in arriving)
     return Pinned(
         once=before(over(loads.grown, total)),
         unit=np.concatenate([[0], units.max(axis=0)[:-1]]),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Host, Instruction, Load, Program, Role, Section, Store
 from dnnc_runtime.tensor import View, bursts, elements
 
@@ -60,7 +61,8 @@ class Counters:
         """Count a transfer or a host instruction; others move nothing."""
         if isinstance(instruction, Load | Store):
             way: Direction = "read" if isinstance(instruction, Load) else "write"
-            self._traffic[self._section, instruction.role, way] += self._bytes(instruction)
+            view = self._views[instruction.role]
+            self._traffic[self._section, instruction.role, way] += transferred(self._machine, view, instruction)
         elif isinstance(instruction, Host):
             word = self._machine.word_bytes
             self._host[self._section, "read"] += word * sum(self._placed[name] for name in instruction.inputs if name)
@@ -69,13 +71,15 @@ class Counters:
     def end(self, section: Section) -> None:
         """Nothing is left to count at the end of a section."""
 
-    def _bytes(self, transfer: Load | Store) -> Bytes:
-        view, burst = self._views[transfer.role], self._machine.dram.burst_bytes
-        size = self._machine.word_bytes if transfer.width == "word" else self._machine.accumulator_bytes
-        payload = [elements(region) * size for region in transfer.transfers]
-        if isinstance(transfer, Load) and transfer.packed:
-            return Bytes(sum(payload), sum(-(-length // burst) * burst for length in payload))
-        if transfer.width == "accumulator":
-            units = size // self._machine.word_bytes
-            view = View(view.tensor, view.offset // units, view.shape, tuple(s // units for s in view.strides))
-        return Bytes(sum(payload), burst * sum(bursts(view, region, size, burst) for region in transfer.transfers))
+
+def transferred(machine: Machine, view: View, transfer: Load | Store) -> Bytes:
+    """The bytes of one transfer from or to a tensor in DRAM."""
+    burst = machine.dram.burst_bytes
+    size = machine.word_bytes if transfer.width == "word" else machine.accumulator_bytes
+    payload = [elements(region) * size for region in transfer.transfers]
+    if isinstance(transfer, Load) and transfer.packed:
+        return Bytes(sum(payload), sum(-(-length // burst) * burst for length in payload))
+    if transfer.width == "accumulator":
+        units = size // machine.word_bytes
+        view = View(view.tensor, view.offset // units, view.shape, tuple(s // units for s in view.strides))
+    return Bytes(sum(payload), burst * sum(bursts(view, region, size, burst) for region in transfer.transfers))

@@ -111,6 +111,7 @@ class Machine:
     fuses: frozenset[str]
     units_can_send: bool
     pool_comparisons_per_cycle: int
+    words_sent_per_cycle: int
 
     def __post_init__(self) -> None:
         positive(self.clock_hz, "clock", "hz")
@@ -118,6 +119,7 @@ class Machine:
         one_of(self.accumulator_bits, ACCUMULATOR_BITS, "numbers", "accumulator_bits")
         positive(self.channel_granularity, "array", "channel_granularity")
         positive(self.pool_comparisons_per_cycle, "array", "pool_comparisons_per_cycle")
+        positive(self.words_sent_per_cycle, "array", "words_sent_per_cycle")
         for operation in sorted(self.fuses):
             one_of(operation, FUSIBLE, "array", "fuses")
         for rule in RULES:
@@ -184,6 +186,7 @@ def _tables(machine: Machine) -> dict[str, Any]:
             "channel_granularity": machine.channel_granularity,
             "pool_comparisons_per_cycle": machine.pool_comparisons_per_cycle,
             "units_can_send": machine.units_can_send,
+            "words_sent_per_cycle": machine.words_sent_per_cycle,
             "fuses": sorted(machine.fuses),
         },
         "levels": [asdict(level) for level in machine.levels],
@@ -225,7 +228,9 @@ def loads(text: str, source: str) -> Machine:
     file = Table.parse(text, source).expect(required, ("description",))
     clock = file.table("clock").expect(("hz",))
     numbers = file.table("numbers").expect(("word_bits", "fraction_bits", "accumulator_bits"))
-    array = file.table("array").expect(("channel_granularity", "pool_comparisons_per_cycle", "units_can_send", "fuses"))
+    array = file.table("array").expect(
+        ("channel_granularity", "pool_comparisons_per_cycle", "units_can_send", "words_sent_per_cycle", "fuses")
+    )
     levels = tuple(_level(table) for table in file.tables("levels"))
     names = [level.name for level in levels]
     roles = file.table("roles").expect(ROLES)
@@ -247,6 +252,7 @@ def loads(text: str, source: str) -> Machine:
             fuses=frozenset(array.strings("fuses")),
             units_can_send=array.flag("units_can_send"),
             pool_comparisons_per_cycle=array.integer("pool_comparisons_per_cycle"),
+            words_sent_per_cycle=array.integer("words_sent_per_cycle"),
         ),
     )
 

@@ -212,12 +212,16 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The instructions of one layer, with the views of its operands and what it computes (None: host)."""
+    """The instructions of one layer, with the views of its operands and what it computes (None: host).
+
+    ``mode`` names the machine's mode in which the array runs it: it decides how long that takes, and no number.
+    """
 
     name: str
     kernel: Kernel | None
     views: tuple[tuple[Role, View], ...]
     instructions: tuple[Instruction, ...]
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)

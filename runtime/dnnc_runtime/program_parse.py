@@ -77,20 +77,22 @@ def _value(line: Line) -> Placement:
 
 
 def _section(line: Line) -> Section:
-    name, kernel = line.name(), None
+    name, kernel, mode = line.name(), None, ""
     views: list[tuple[Role, View]] = []
     instructions: list[Instruction] = []
     for inner in line.lines.inner("  "):
         kind = inner.word()
         if kind == "kernel":
             kernel = inner.made(_kernel)
+        elif kind == "mode":
+            mode = inner.made(Line.name)
         elif kind == "view":
             views.append(inner.made(lambda row: (_role(row.word()), row.view())))
         elif kind in _INSTRUCTIONS:
             instructions.append(inner.made(_INSTRUCTIONS[kind]))
         else:
-            line.lines.fail(f"expected one of kernel, view, {', '.join(_INSTRUCTIONS)}")
-    return Section(name, kernel, tuple(views), tuple(instructions))
+            line.lines.fail(f"expected one of kernel, mode, view, {', '.join(_INSTRUCTIONS)}")
+    return Section(name, kernel, tuple(views), tuple(instructions), mode)
 
 
 def _role(word: str) -> Role:

@@ -48,6 +48,8 @@ def write(program: Program) -> str:
         lines.append(f"section {_name(section.name)}")
         if section.kernel is not None:
             lines.append(f"  kernel {_kernel(section.kernel)}")
+        if section.mode:
+            lines.append(f"  mode {_name(section.mode)}")
         lines += [f"  view {role} {_view(view)}" for role, view in section.views]
         for instruction in section.instructions:
             lines += [f"  {line}" for line in _WRITE[type(instruction)](instruction)]

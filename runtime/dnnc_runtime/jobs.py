@@ -1,0 +1,197 @@
+"""A listener that turns instructions into jobs: which unit works on each, for how long, and what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal, get_args
+
+from dnnc_runtime.counters import Bytes, transferred
+from dnnc_runtime.durations import Durations, Work
+from dnnc_runtime.frame import Frame, frame, space
+from dnnc_runtime.hazards import Footprint, Hazards
+from dnnc_runtime.program import Compute, Instruction, Load, Move, PoolTile, Program, Role, Section, Store
+from dnnc_runtime.tensor import Piece
+
+Unit = Literal["dram", "array", "vector", "links"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+"""The DRAM channel, the MAC array, the vector unit (pools, elementwise), the links between units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Words on chip that a job reads or writes, in whatever units."""
+
+    words: Footprint
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an instruction asks of a unit.
+
+    Attributes:
+        unit: the unit; ``name``: what it does there, such as "load weights".
+        section, instruction: where it stands in the program.
+        ticks: how long it takes, in the clock of :class:`Jobs`.
+        moved: DRAM bytes.
+        work: cycles of the array or the vector unit, and what they are made of.
+        after: jobs that have to end first.
+        behind: the section that has to have ended first, -1 for none.
+        uses: words on chip.
+    """
+
+    unit: Unit
+    name: str
+    section: int
+    instruction: int
+    ticks: int
+    moved: Bytes
+    work: Work
+    after: frozenset[int]
+    behind: int
+    uses: tuple[Use, ...]
+
+    @property
+    def computes(self) -> bool:
+        """Whether it is the layer's own operation, and not what is fused behind it."""
+        return self.name == "compute"
+
+
+@dataclass(slots=True)
+class _Access:
+    """The words that a job in the making uses, and the jobs that it therefore waits for."""
+
+    job: int
+    hazards: Hazards
+    frame: Frame
+    after: set[int] = field(default_factory=set[int])
+    uses: dict[Use, None] = field(default_factory=dict[Use, None])
+
+    def read(self, role: Role, pieces: Sequence[Piece], queue: object) -> None:
+        """Words are read; see :meth:`Hazards.read` for the queue."""
+        memory, width = self.frame.homes[space(role)].name, self.frame.widths[role]
+        self.after |= self.hazards.read(self.job, memory, pieces, width, queue)
+        self.uses.update((Use(words, False), None) for words in self.hazards.footprints(memory, pieces, width))
+
+    def write(self, role: Role, pieces: Sequence[Piece]) -> None:
+        """Words are overwritten."""
+        memory, width = self.frame.homes[space(role)].name, self.frame.widths[role]
+        self.after |= self.hazards.write(self.job, memory, pieces, width)
+        self.uses.update((Use(words, True), None) for words in self.hazards.footprints(memory, pieces, width))
+
+
+class Jobs:
+    """A listener that collects a program's jobs, in program order.
+
+    Times are in ticks of an exact clock: ``ticks_per_cycle`` to a cycle of the machine, ``ticks_per_byte`` to a byte
+    on the DRAM channel.
+
+    Args:
+        program: that is walked, executed, or only told (:func:`dnnc_runtime.walk.tell`).
+        ahead: whether constants may be loaded while the layer before runs, as far as there is room.
+
+    Raises:
+        UsageFault: a section names no mode of the machine.
+    """
+
+    def __init__(self, program: Program, ahead: bool = False) -> None:
+        self.machine, self.sections, self.jobs = program.machine, list[str](), list[Job]()
+        speed = Fraction(self.machine.clock_hz) / Fraction(self.machine.dram.bytes_per_second)
+        per_byte = speed.limit_denominator(10_000)
+        self.ticks_per_cycle, self.ticks_per_byte = per_byte.denominator, per_byte.numerator
+        self._early = {tensor.name for tensor in program.tensors if tensor.constant} if ahead else set[str]()
+        self._hazards, self._before = Hazards(), Hazards()
+        self._make: dict[type[Instruction], Callable[[int, Any], None]] = {
+            Load: self._load,
+            Store: self._store,
+            Move: self._move,
+            Compute: self._compute,
+            PoolTile: self._pool,
+        }
+
+    def begin(self, section: Section) -> None:
+        """A layer starts with empty memories."""
+        self.sections.append(section.name)
+        self._before, self._hazards = self._hazards, Hazards()
+        self._spilled: set[int] = set()
+        if section.kernel is not None:
+            self._frame = frame(self.machine, section)
+            self._durations = Durations(self.machine, section)
+
+    def step(self, index: int, instruction: Instruction) -> None:
+        """An instruction becomes a job; what the host does is not timed, and to release words takes no time."""
+        if make := self._make.get(type(instruction)):
+            make(index, instruction)
+
+    def end(self, section: Section) -> None:
+        """Nothing is left to collect at the end of a section."""
+
+    def _access(self) -> _Access:
+        return _Access(len(self.jobs), self._hazards, self._frame)
+
+    def _load(self, index: int, load: Load) -> None:
+        view, access = self._frame.views[load.role], self._access()
+        access.write(load.role, load.pieces)
+        if load.role == "partial_sums":
+            access.after |= self._spilled
+        if early := view.tensor in self._early:
+            access.after |= self._before.users(load.memory, load.pieces, self._frame.widths[load.role])
+        self._transfer(index, "load", load, access, early)
+
+    def _store(self, index: int, store: Store) -> None:
+        access = self._access()
+        access.read(store.role, store.pieces, ("dram", index))
+        if store.role == "partial_sums":
+            self._spilled.add(len(self.jobs))
+        self._transfer(index, "store", store, access, False)
+
+    def _transfer(self, index: int, verb: str, transfer: Load | Store, access: _Access, early: bool) -> None:
+        moved = transferred(self.machine, self._frame.views[transfer.role], transfer)
+        name = f"{verb} {transfer.role.replace('_', ' ')}"
+        self._add("dram", name, index, moved.bus * self.ticks_per_byte, moved, Work(), access, early)
+
+    def _move(self, index: int, move: Move) -> None:
+        access = self._access()
+        access.read(move.role, move.source, "links")
+        access.write(move.role, move.target)
+        sent: dict[tuple[int, ...], int] = {}
+        for piece in move.source:
+            sent[piece.instances] = sent.get(piece.instances, 0) + piece.size * self._frame.widths[move.role]
+        cycles = -(-max(sent.values(), default=0) // self.machine.words_sent_per_cycle)
+        ticks = cycles * self.ticks_per_cycle
+        self._add("links", f"move {move.role}", index, ticks, Bytes(), Work(), access)
+
+    def _compute(self, index: int, compute: Compute) -> None:
+        unit: Unit = "array" if self._frame.kernel.operation == "conv" else "vector"
+        target: Role = "accumulator" if not compute.last else "tile" if self._frame.fused_pool else "output"
+        access = self._access()
+        for part in compute.parts:
+            for role, pieces in part.operands:
+                if role != target or (role == "accumulator" and not compute.first):
+                    access.read(role, pieces, unit)
+        for part in compute.parts:
+            access.write(target, dict(part.operands)[target])
+        self._work(unit, "compute", index, self._durations.compute(compute), access)
+
+    def _pool(self, index: int, pool: PoolTile) -> None:
+        access = self._access()
+        for part, before in zip(pool.parts, pool.before, strict=True):
+            access.read("tile", dict(part.operands)["tile"], "vector")
+            access.read("pending", before, "vector")
+        for part, after in zip(pool.parts, pool.after, strict=True):
+            access.write("output", self._frame.completed(part))
+            access.write("pending", after)
+        self._work("vector", "pool", index, self._durations.pool(pool), access)
+
+    def _work(self, unit: Unit, name: str, index: int, work: Work, access: _Access) -> None:
+        self._add(unit, name, index, work.cycles * self.ticks_per_cycle, Bytes(), work, access)
+
+    def _add(
+        self, unit: Unit, name: str, index: int, ticks: int, moved: Bytes, work: Work, access: _Access,
+        early: bool = False,
+    ) -> None:  # fmt: skip
+        section = len(self.sections) - 1
+        after, uses = frozenset(access.after), tuple(access.uses)
+        self.jobs.append(Job(unit, name, section, index, ticks, moved, work, after, section - 1 - early, uses))
