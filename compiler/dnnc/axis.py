@@ -63,7 +63,7 @@ def touched(window: Window, first: int, stop: int) -> int:
 
 def rows(mask: int) -> list[int]:
     """The coordinates of a mask, in order."""
-    return [i for i in range(mask.bit_length()) if mask >> i & 1]
+    return [i for i, bit in enumerate(bin(mask)[:1:-1]) if bit == "1"]
 
 
 def run_lengths(mask: int) -> list[int]:

@@ -37,6 +37,7 @@ class InputSide:
         self._loads = 0
         self._held: dict[tuple[int, int, int, int], list[Holding]] = {}
         self._current: tuple[int, ...] | None = None
+        self._found: dict[tuple[object, ...], tuple[Piece, ...]] = {}
         self._areas = [Area(base, self._columns, self._channels) for _ in nest.row_units]
         self._spare = base + self._words
         pinned = base + nest.places.words["input"] - self._pinned_words - self._side_words
@@ -104,6 +105,7 @@ class InputSide:
         key = tuple(index[d] for d in self.relevant)
         if key == self._current:
             return
+        self._found = {}
         yield from self._load(index)
         self._current = key
 
@@ -281,6 +283,7 @@ class InputSide:
         if tile in self._pinned_tiles:
             return
         self._pinned_tiles.add(tile)
+        self._found = {}
         n, _ = self.nest.image(index)
         columns = self.nest.in_columns(index["x"])
         if self.nest.model.structure.inside("x", "k"):
@@ -327,6 +330,7 @@ class InputSide:
         if key == self._pin_key:
             return
         self._pin_key = key
+        self._found = {}
         self._pin_groups, self._pinned_tiles = {}, set()
         for area in self._pins:
             area.rows, area.columns = {}, {}
@@ -361,17 +365,30 @@ class InputSide:
 
     # -- what a part of a compute instruction reads -----------------------------------------------------------
 
-    def pieces(self, index: Index, unit: Unit, groups: Range, channels: Range, out_rows: range) -> list[Piece]:
-        """The pieces, in one unit's memory, of the input that output rows of the current tile need."""
+    def pieces(self, index: Index, unit: Unit, groups: Range, channels: Range) -> tuple[Piece, ...]:
+        """The pieces, in one unit's memory, of the input that its output rows of the current tile need."""
         held = next((h for h in self._holdings(index, unit.row) if unit in h.units), None)
         if held is None:
-            return []
+            return ()
+        # Units of the same rows and channels hold them alike, until something is loaded.
+        tile = tuple([index[d] for d in self.relevant])
+        key = tile, unit.row, held.groups, held.channels, groups, channels
+        one = (self.nest.homes["input"][unit],)
+        if key not in self._found:
+            self._found[key] = tuple(self._needed(index, unit, held, one, groups, channels))
+        found = self._found[key]
+        if found and found[0].instances != one:
+            return tuple([Piece(one, piece.base, piece.pitch, piece.region) for piece in found])
+        return found
+
+    def _needed(
+        self, index: Index, unit: Unit, held: Holding, one: tuple[int, ...], groups: Range, channels: Range
+    ) -> list[Piece]:
         n, step = self.nest.image(index)
         need = self.nest.in_rows(unit.row, step)
         columns = listed(self.nest.in_columns(index["x"]))
         if not need or not columns:
             return []
-        one = (self.nest.homes["input"][unit],)
         area = self._areas[unit.row]
         if self._is_pinned(index):
             return list(self._from_pins(index, held, one, n, need, columns, groups, channels))

@@ -9,7 +9,7 @@ from dnnc.emit_planes import Box
 from dnnc.nest import Index, Nest
 from dnnc.places import Range, Unit, axis, interval
 from dnnc_runtime.program import Instruction, Load, Move, Part, PoolTile, Role, Store, Width
-from dnnc_runtime.tensor import Axis, Piece, Region
+from dnnc_runtime.tensor import Axis, Piece, Region, extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +79,23 @@ class OutputSide:
         pitch = (0, columns * pixel, pixel, share.box[1][1] * words, words)
         return Piece((share.instance,), base + share.at * words, pitch, region)
 
-    def tile(self, index: Index, share: Share, width: Width = "word") -> Piece:
-        """The piece of a share of the current tile."""
-        return self.piece(share, self.region(index, share), self.base, len(self.nest.out_columns(index["x"])), width)
+    def tile(self, share: Share, region: Region, width: Width = "word") -> Piece:
+        """The piece of a share's region in the current tile."""
+        return self.piece(share, region, self.base, extent(region[2]), width)
 
-    def residual(self, index: Index, share: Share) -> Piece:
-        """The piece of the residual for a share."""
-        columns = len(self.nest.out_columns(index["x"]))
-        return self.piece(share, self.region(index, share), self.nest.places.base["residual"], columns)
+    def residual(self, share: Share, region: Region) -> Piece:
+        """The piece of the residual for a share's region."""
+        return self.piece(share, region, self.nest.places.base["residual"], extent(region[2]))
 
     def load_residual(self, index: Index) -> Load:
         """The residual tile, read at the visit that finishes its output."""
-        pieces = tuple(self.residual(index, share) for share in self.shares(index))
+        pieces = tuple(self.residual(share, self.region(index, share)) for share in self.shares(index))
         memory = self.nest.machine.memory_of("residual").name
         return Load("residual", memory, "word", tuple(self._transfers(index)), pieces)
 
     def partial_sums(self, index: Index, kind: type[Load] | type[Store]) -> Load | Store:
         """The accumulators of the current tile leave, or return."""
-        pieces = tuple(self.tile(index, share, "accumulator") for share in self.shares(index))
+        pieces = tuple(self.tile(share, self.region(index, share), "accumulator") for share in self.shares(index))
         transfers = tuple(self._transfers(index))
         return kind("partial_sums", self.memory, "accumulator", transfers, pieces)
 
@@ -114,7 +113,7 @@ class OutputSide:
         if self.pool:
             yield from self.pool.visit(index)
         else:
-            pieces = tuple(self.tile(index, share) for share in self.shares(index))
+            pieces = tuple(self.tile(share, self.region(index, share)) for share in self.shares(index))
             yield Store("output", self.memory, "word", tuple(self._transfers(index)), pieces)
         self._stores += 1
 
@@ -182,14 +181,14 @@ class PoolSide:
             leaving = [w for when, source, _, ws in steps.heads if (when, source) == (step, u) for w in ws]
             self._keep(index, u, begun[u], sorted({*steps.pending[u][step], *leaving}))
         for share in shares:
-            u = share.unit.row
-            operands: list[tuple[Role, tuple[Piece, ...]]] = [("tile", (self.output.tile(index, share),))]
+            u, region = share.unit.row, self.output.region(index, share)
+            operands: list[tuple[Role, tuple[Piece, ...]]] = [("tile", (self.output.tile(share, region),))]
             if complete := steps.complete[u][step]:
-                region = self._region(n, complete, *share.box)
-                piece = self.output.piece(share, region, self.output.base, self.window.x.out)
+                done = self._region(n, complete, *share.box)
+                piece = self.output.piece(share, done, self.output.base, self.window.x.out)
                 operands.append(("output", (piece,)))
                 stored.append(piece)
-            parts.append(Part(self.output.region(index, share), tuple(operands)))
+            parts.append(Part(region, tuple(operands)))
             kept = self._slots_of(index, u)
             after.append(tuple(self._pending(index, share, w, ss[0]) for w, ss in kept.items()))
         return PoolTile(tuple(parts), tuple(before), tuple(after))

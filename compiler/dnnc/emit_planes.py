@@ -35,6 +35,21 @@ def clip(box: Box, to: Box) -> Box | None:
     return parts[0], parts[1]
 
 
+Meeting = tuple[tuple[int, ...], int, Box, Box]
+"""A memory instance, planes before a box that it holds, that box, and the part of it that is wanted."""
+
+
+def meetings(nest: Nest, role: str, index: Index, unit: Unit, of: str, box: Box) -> Iterator[Meeting]:
+    """Where a box of planes of a (g, k) tile lies, in the memories of a unit or of the units in it."""
+    g, k = nest.plane("g", index["g"]), nest.plane("k", index["k"])
+    homes, level = nest.homes[role], nest.model.level(role)
+    for other in nest.related(unit, of, role):
+        if other in homes:
+            for at, held in _placed(nest.dealt.planes(other, level, g, k)):
+                if part := clip(box, held):
+                    yield (homes[other],), at, held, part
+
+
 class WeightSide:
     """The weights of one layer: current tile, spare buffer and pinned tiles."""
 
@@ -60,6 +75,7 @@ class WeightSide:
         self._pin_top = 0
         self._pinned_tiles: set[tuple[int, int, int]] = set()
         self._memo: dict[tuple[object, ...], tuple[Piece, ...]] = {}
+        self._meetings: dict[tuple[object, ...], list[Meeting]] = {}
 
     def visit(self, index: Index) -> Iterator[Instruction]:
         """The load before the tile of an index is used, if it is not there."""
@@ -139,14 +155,13 @@ class WeightSide:
         return self._memo[key]
 
     def _found(self, index: Index, unit: Unit, role: str, box: Box) -> Iterator[Piece]:
-        g, k, c = (self.nest.plane(d, index[d]) for d in ("g", "k", "c"))
-        homes = self.nest.homes["weights"]
-        for other in self.nest.related(unit, role, "weights"):
-            if other not in homes:
-                continue
-            for at, held in _placed(self.nest.dealt.planes(other, self.level, g, k)):
-                if part := clip(box, held):
-                    yield self._piece((homes[other],), index, at, held, part, c)
+        # Tiles of all channels lie alike.
+        key = index["g"], index["k"], unit, box
+        if key not in self._meetings:
+            self._meetings[key] = list(meetings(self.nest, "weights", index, unit, role, box))
+        c = self.nest.plane("c", index["c"])
+        for instances, at, held, part in self._meetings[key]:
+            yield self._piece(instances, index, at, held, part, c)
 
 
 def _placed(boxes: list[Box]) -> Iterator[tuple[int, Box]]:
@@ -222,11 +237,5 @@ class ParameterSide:
         return self._memo[key]
 
     def _found(self, role: Role, index: Index, unit: Unit, of: str, box: Box) -> Iterator[Piece]:
-        g, k = self.nest.plane("g", index["g"]), self.nest.plane("k", index["k"])
-        homes = self.nest.homes["parameters"]
-        for other in self.nest.related(unit, of, "parameters"):
-            if other not in homes:
-                continue
-            for at, held in _placed(self.nest.dealt.planes(other, self.level, g, k)):
-                if part := clip(box, held):
-                    yield self._piece((homes[other],), role, index, at, held, part)
+        for instances, at, held, part in meetings(self.nest, "parameters", index, unit, of, box):
+            yield self._piece(instances, role, index, at, held, part)

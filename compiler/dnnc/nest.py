@@ -70,7 +70,7 @@ class Nest:
         """Trips of every loop."""
         return self.schedule.trips(self.layer.shape)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """Row steps of one image."""
         return self.schedule.y.steps

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import prod
+from typing import NamedTuple
 
 from dnnc.schedule import Deal
 from dnnc.traffic import MEMORY_ROLE, Model, Tiles
@@ -16,8 +17,7 @@ Range = tuple[int, int]
 """(start, count) of consecutive coordinates."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """A unit that holds a share: its block of rows, its place among the units that share planes, and groups."""
 
     row: int
@@ -91,9 +91,15 @@ def _boxes(first: int, count: int, per_group: int) -> Iterator[tuple[Range, Rang
         first, count = first + taken, count - taken
 
 
-@lru_cache(maxsize=65536)
 def axis(points: tuple[int, ...]) -> Axis:
     """A sorted tuple of coordinates as runs."""
+    if points and points[-1] - points[0] == len(points) - 1:
+        return span(points[0], len(points))
+    return _scattered(points)
+
+
+@lru_cache(maxsize=65536)
+def _scattered(points: tuple[int, ...]) -> Axis:
     return runs(points)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from dnnc.layer import Shape
 from dnnc.schedule import RELEVANT, VECTOR_INPUT, Deal, Dim
 from dnnc.tables import AxisTable, PlaneTable
-from dnnc_runtime.machine import Machine
+from dnnc_runtime.machine import Machine, Memory
 
 Pinning = tuple[Literal["input", "weights"], Dim, Dim]
 """(operand, loop that re-reads it, axis of which a prefix of tiles stays)."""
@@ -105,6 +105,7 @@ class Model:
         inner = self.order[innermost] if innermost >= 0 else None
         self.halo_axis: Dim | None = inner if inner in ("y", "x") else None
         """The axis along which the input tile moves by one: its halo may be kept."""
+        self._homes: dict[str, Memory] = {}
 
     def _second_dims(self) -> frozenset[Dim]:
         has = self.shape.second or (False, False, False, False)
@@ -228,7 +229,7 @@ class Model:
         """Bytes used of one instance of each memory (the fullest instance)."""
         used: dict[str, Array] = {m.name: 0 for m in self.machine.memories}
         for role, words in self.residents(t).items():
-            name = self.machine.memory_of(MEMORY_ROLE[role]).name
+            name = self.memory_name(role)
             used[name] = used[name] + words * self.word
         return used
 
@@ -268,11 +269,16 @@ class Model:
 
     def memory_name(self, role: str) -> str:
         """The memory in which a resident lies."""
-        return self.machine.memory_of(MEMORY_ROLE[role]).name
+        return self._home(MEMORY_ROLE[role]).name
 
     def level(self, role: str) -> int:
         """The level of the memory that holds a role."""
-        return self.machine.memory_of(role).level
+        return self._home(role).level
+
+    def _home(self, role: str) -> Memory:
+        if role not in self._homes:
+            self._homes[role] = self.machine.memory_of(role)
+        return self._homes[role]
 
     def _output_planes(self, t: Tiles) -> Array:
         return self.structure.deal.held_planes(t.size("g"), t.size("k"), self.level("output"))
