@@ -216,11 +216,13 @@ class Fixed:
 
     def quantise(self, values: NDArray[Any], tally: Tally) -> Words:
         """Rounded half up and saturated."""
-        return self._saturate(np.floor(np.ldexp(np.asarray(values, np.float64), self.fraction_bits) + 0.5), tally)
+        # A power of two scales exactly, and much faster than ldexp.
+        scaled: NDArray[np.float64] = np.multiply(values, 2.0**self.fraction_bits, dtype=np.float64)
+        return self._saturate(np.floor(scaled + 0.5), tally)
 
     def dequantise(self, words: Words) -> Floats:
         """Exact."""
-        return np.ldexp(words.astype(np.float32), -self.fraction_bits)
+        return np.multiply(words, np.float32(2.0**-self.fraction_bits), dtype=np.float32)
 
     def accumulate(self, sums: Words | None, products: NDArray[Any], tally: Tally) -> Words:
         """Their sum, wrapped."""
@@ -278,6 +280,8 @@ class Fixed:
 
     def _saturate(self, values: NDArray[Any], tally: Tally) -> Words:
         limits = np.iinfo(self.word)
+        if values.size and values.min() >= limits.min and values.max() <= limits.max:
+            return values.astype(self.word)
         kept: Words = np.clip(values, limits.min, limits.max)
         tally.saturations += int(np.count_nonzero(kept != values))
         return kept.astype(self.word)
