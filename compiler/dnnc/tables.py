@@ -291,7 +291,7 @@ def _pins(loads: _Loads, images: int, whole: int) -> Pinned:
     """Suffix and prefix figures over the images x steps tiles of every unit; ``whole`` is the extent of the input."""
 
     def over(table: Ints, reduce: Callable[[Ints], Ints]) -> Ints:
-        return np.tile(reduce(table), images)
+        return _repeated(reduce(table), images)
 
     def total(table: Ints) -> Ints:
         return np.asarray(table.sum(axis=0), dtype=np.int64)
@@ -308,7 +308,7 @@ def _pins(loads: _Loads, images: int, whole: int) -> Pinned:
     def before(values: Ints) -> Ints:
         return np.concatenate([[0], values.cumsum()[:-1]])
 
-    units = np.tile(loads.grown, images).cumsum(axis=1)
+    units = _repeated(loads.grown, images).cumsum(axis=1)
     # With one row step, rows that a neighbour sends land beside those that are loaded.
     arriving = loads.load if loads.need.shape[1] > 1 else (loads.need, loads.need)
     any_load = _pair(largest(over(table, most)) for table in arriving)
@@ -324,6 +324,11 @@ def _pins(loads: _Loads, images: int, whole: int) -> Pinned:
         once_full=before(over(loads.grown == whole, total)),
         rest_full=_pair(after(over(table == whole, total)) for table in loads.load),
     )
+
+
+def _repeated(values: Ints, images: int) -> Ints:
+    """The same for every image."""
+    return values if images == 1 else np.tile(values, images)
 
 
 def _pair(arrays: Iterable[Ints]) -> tuple[Ints, Ints]:

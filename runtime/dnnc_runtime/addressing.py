@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -121,7 +122,7 @@ def reach(bank: Bank, piece: Piece, width: int) -> tuple[Reach, bool]:
     """
     end, apart = piece.base + width, True
     for axis, step in zip(reversed(piece.region), reversed(piece.pitch), strict=True):
-        more = extent(axis) - 1
+        more = (axis[0].count if len(axis) == 1 else extent(axis)) - 1
         if more:
             apart = apart and step >= end - piece.base
             end += more * step
@@ -212,7 +213,8 @@ def _box(choice: list[Run], base: int, pitch: Sequence[int], offset: int, stride
     return tuple(counts[::-1]), base, tuple(here[::-1]), offset, tuple(there[::-1])
 
 
-def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+@lru_cache(maxsize=4096)
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a dense array of that shape, in elements."""
     return tuple(prod(shape[a + 1 :]) for a in range(len(shape)))
 

@@ -233,13 +233,14 @@ class Fixed:
 
     def finish(self, sums: Words, addends: Sequence[Words], tally: Tally) -> Words:
         """Their sum, wrapped, rounded half up and saturated."""
+        wide = sums.astype(np.int64)
+        for addend in addends:
+            wide += np.left_shift(addend, self.fraction_bits, dtype=np.int64)
         if addends:
-            wide = sums.astype(np.int64)
-            for addend in addends:
-                wide += addend.astype(np.int64) << self.fraction_bits
-            sums = self._wrap(wide, tally)
-        half = 1 << self.fraction_bits >> 1
-        return self._saturate((sums.astype(np.int64) + half) >> self.fraction_bits, tally)
+            wide[...] = self._wrap(wide, tally)
+        wide += 1 << self.fraction_bits >> 1
+        wide >>= self.fraction_bits
+        return self._saturate(wide, tally)
 
     def add(self, a: Words, b: Words, tally: Tally) -> Words:
         """Their sum, saturated."""
@@ -275,6 +276,9 @@ class Fixed:
 
     def _wrap(self, wide: NDArray[np.int64], tally: Tally) -> Words:
         narrow: Words = wide.astype(self.accumulator)
+        limits = np.iinfo(self.accumulator)
+        if wide.size and wide.min() >= limits.min and wide.max() <= limits.max:
+            return narrow
         tally.overflows += int(np.count_nonzero(narrow != wide))
         return narrow
 

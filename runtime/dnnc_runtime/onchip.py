@@ -25,10 +25,11 @@ class OnChip:
     def __init__(self, banks: dict[str, Bank], frame: Frame, numbers: Numbers, dram: Dram) -> None:
         self._banks = banks
         self._frame = frame
-        self._numbers = numbers
         self._dram = dram
         self._prepared: Memo[Words] = Memo()
         self._alike: Memo[list[int]] = Memo()
+        narrow, wide = numbers.word, numbers.accumulator
+        self._types = {role: wide if width > 1 else narrow for role, width in frame.widths.items()}
         self._words = {
             bank.name: np.full(bank.words * bank.units, numbers.poison, numbers.word) for bank in banks.values()
         }
@@ -47,7 +48,7 @@ class OnChip:
     def _transfer(self, transfer: Load | Store) -> Iterator[tuple[Words, Words]]:
         """The elements in DRAM and on chip that a transfer connects."""
         view, memory = self._frame.views[transfer.role], self._words[transfer.memory]
-        words, dtype = self._dram.words(view.tensor), self._type(transfer.role)
+        words, dtype = self._dram.words(view.tensor), self._types[transfer.role]
         bank, width = self._banks[transfer.memory], self._frame.widths[transfer.role]
         for counts, here, pitch, there, strides in placed(bank, transfer.pieces, width, view.offset, view.strides):
             yield window(words, counts, there, strides, dtype), window(memory, counts, here, pitch, dtype)
@@ -98,7 +99,7 @@ class OnChip:
         role, pieces, need = access
         if len(pieces) == 1 and pieces[0].region == need:
             return self._slots(role, pieces[0])
-        whole: Words = np.empty(extents(need), self._type(role))
+        whole: Words = np.empty(extents(need), self._types[role])
         if within(pieces, need):
             for there, here in self._spread(role, pieces, need, whole):
                 there[...] = here
@@ -116,7 +117,7 @@ class OnChip:
         if len(pieces) == 1 and pieces[0].region == region:
             self._slots(role, pieces[0])[...] = words
         elif within(pieces, region):
-            dense: Words = np.ascontiguousarray(words, self._type(role))
+            dense: Words = np.ascontiguousarray(words, self._types[role])
             for there, here in self._spread(role, pieces, region, dense):
                 here[...] = there
         else:
@@ -128,17 +129,14 @@ class OnChip:
         bank, width, strides = self._frame.homes[role], self._frame.widths[role], row_major(whole.shape)
         first = -sum(axis[0].start * stride for axis, stride in zip(need, strides, strict=True))
         for counts, here, pitch, there, steps in placed(bank, pieces, width, first, strides):
-            slots = window(self._words[bank.name], counts, here, pitch, self._type(role))
+            slots = window(self._words[bank.name], counts, here, pitch, self._types[role])
             yield window(whole, counts, there, steps), slots
 
     def _slots(self, role: Role, piece: Piece) -> Words:
         """A piece's elements in its first unit's memory, without a copy."""
         bank = self._frame.homes[role]
         base = piece.instances[0] * bank.words + piece.base
-        return window(self._words[bank.name], extents(piece.region), base, piece.pitch, self._type(role))
-
-    def _type(self, role: Role) -> np.dtype[Any]:
-        return self._numbers.accumulator if self._frame.widths[role] > 1 else self._numbers.word
+        return window(self._words[bank.name], extents(piece.region), base, piece.pitch, self._types[role])
 
     def _forget(self, bank: Bank, role: Role, pieces: Sequence[Piece]) -> None:
         """Words of a memory are about to be overwritten."""

@@ -42,10 +42,11 @@ class _Unit:
         held, when = self._pieces.get(_key(role, piece), (None, 0))
         if held is None or held.pitch != piece.pitch or held.region != piece.region:
             return None
-        first, end = self._writes[when]
-        if any(other < end and first < stop for other, stop in self._writes[when + 1 :]):
-            return None
-        return self._writes[when]
+        first, end = words = self._writes[when]
+        for other, stop in self._writes[when + 1 :]:
+            if other < end and first < stop:
+                return None
+        return words
 
 
 class Tags:
