@@ -10,19 +10,23 @@ from rich.console import Console
 
 from dnnc import onnx_import, report
 from dnnc.axis import footprint_cut
-from dnnc.emit import emit
-from dnnc.inspect_text import layer_inspection, layer_text, program_lines
+from dnnc.emit import emit, emit_layer
+from dnnc.front import Front
+from dnnc.inspect_text import Inspection, layer_inspection, layer_text, program_lines
 from dnnc.layer import HostLayer, Layer, Lowered
 from dnnc.lower import lower
 from dnnc.nest_text import Transfer, nest_lines, transfers
+from dnnc.performance import floor_cycles, layer_performance, performances, total
 from dnnc.plan import LayerPlan, Plan
 from dnnc.planning import Planner, layer_plan
+from dnnc.points import Found
 from dnnc.schedule import Pin, Schedule
 from dnnc.search import Objective, Proof, Result, RunnerUp
 from dnnc.simplify import simplify
-from dnnc.summary import host_data, machine_data, plan_data
+from dnnc.summary import compiled_data, host_data, machine_data, plan_data
 from dnnc_runtime.machine import Machine, load
 from dnnc_runtime.program import Program
+from dnnc_runtime.timeline import timeline
 from model_builder import ModelBuilder
 from zoo import NETWORKS
 
@@ -51,6 +55,14 @@ def planned(schedule: Schedule, proof: Proof = UNPROVEN) -> tuple[LayerPlan, tup
     plan = layer_plan(layer, SNOWFLAKE, Result(schedule, proof))
     program = emit(lowered, {layer.name: schedule}, SNOWFLAKE)
     return plan, transfers(plan, program.sections[0], SNOWFLAKE), program
+
+
+def inspection(plan: LayerPlan, moved: tuple[Transfer, ...], runners: list[RunnerUp]) -> Inspection:
+    """A layer as it is inspected, with a front of its own schedule alone."""
+    program = emit_layer(plan.layer, plan.schedule, SNOWFLAKE)
+    found = Found(plan.schedule, plan.figures.dram_bytes, plan.figures.cycles, 18)
+    time = layer_performance(plan, SNOWFLAKE, timeline(program))
+    return Inspection(plan, SNOWFLAKE, moved, time, runners, Front((found,), found.cycles))
 
 
 @cache
@@ -149,8 +161,8 @@ def test_every_transfer_of_a_network_stands_at_one_of_its_loops_and_counts_what_
 
 def test_a_layer_in_full() -> None:
     plan, moved, _ = planned(published())
-    text = list(layer_text(plan, SNOWFLAKE, moved, [RunnerUp("weight-stationary", 1_521_792, 500_000)]))
-    assert text[:9] == [
+    text = list(layer_text(inspection(plan, moved, [RunnerUp("weight-stationary", 1_521_792, 500_000)])))
+    assert text[:8] == [
         "conv: Conv on snowflake",
         "  nodes     conv",
         "  extents   384 planes of 13x13 outputs from 192 channels",
@@ -159,7 +171,6 @@ def test_a_layer_in_full() -> None:
         "  mode      cooperative (k over cu, k over vmac, c over lane)",
         "  dataflow  input-stationary, output-stationary",
         "  doubled   weights (the next tile is on its way while this one is in use)",
-        f"  cycles    {plan.figures.cycles:,} (closed form), {plan.figures.compute_cycles:,} of them computing",
     ]
     # A CU holds six rows and its sixteen planes of an output tile; a vMAC twice four kernels of 3,456 bytes.
     memory = text.index("memory, the fullest instance of each")
@@ -172,16 +183,19 @@ def test_a_layer_in_full() -> None:
     ]
     factors = "2.7573 x compulsory (1,521,792 B), 2.7573 x lower bound (1,521,792 B)"
     assert f"  total              4,195,968 B: {factors}" in text
-    assert text[-1] == (
+    assert (
         "runner-up: weight-stationary would move 1,521,792 B (0.3627 x as many) in 500,000 cycles "
         f"({500_000 / plan.figures.cycles:.4f} x)"
-    )
+    ) in text
+    # Under its constraints, nothing but the schedule itself.
+    assert text[-1].startswith(f"      4,195,968 B {plan.figures.cycles:>13,} cycles")
+    assert text[-1].endswith("(chosen)")
     assert max(map(len, text)) <= 120
 
 
 def test_a_layer_as_data() -> None:
     plan, moved, _ = planned(published())
-    data = json.loads(json.dumps(layer_inspection(plan, moved, [RunnerUp("weight-stationary", 1, 2)])))
+    data = json.loads(json.dumps(layer_inspection(inspection(plan, moved, [RunnerUp("weight-stationary", 1, 2)]))))
     assert data["runner_ups"] == [{"dataflow": "weight-stationary", "bytes": 1, "cycles": 2}]
     assert [(t["verb"], t["role"], t["loop"], t["times"]) for t in data["transfers"]] == [
         ("load", "input", "y", 3),
@@ -237,9 +251,9 @@ def test_a_narrow_terminal_breaks_names_and_loops_only() -> None:
 
 
 def test_totals_tell_reads_from_writes_and_payload_from_bus() -> None:
-    plan, _ = network()
+    plan, program = network()
     t = plan.totals
-    lines = report.totals_lines(plan)
+    lines = report.totals_lines(plan, timeline(program))
     assert lines[0] == (
         f"DRAM       {t.dram_bytes / 1e6:.3f} MB = {t.dram_read_bytes / 1e6:.3f} MB read"
         f" + {t.dram_write_bytes / 1e6:.3f} MB written"
@@ -266,7 +280,8 @@ def test_totals_tell_reads_from_writes_and_payload_from_bus() -> None:
         (
             Proof("optimal", "enumeration", "cycles", 7, 7),
             "search",
-            "optimal: every schedule that the objective allows was looked at, and none takes fewer than 7 cycles",
+            "optimal: every schedule that the objective allows was looked at, and none takes fewer than 7 cycles;"
+            " among those near it the timeline decided",
         ),
         (
             Proof("feasible", "none", "bytes", 1000, 900),
@@ -287,8 +302,8 @@ def test_the_verdict_counts_what_is_not_proven() -> None:
 
 
 def test_html_shows_every_layer_and_escapes_names() -> None:
-    plan, _ = network()
-    text = report.html_table(plan)
+    plan, program = network()
+    text = report.html_table(plan, timeline(program))
     assert "&lt;second&gt;" in text
     assert "<second>" not in text
     assert text.count("<tr>") == 2 + len(plan.on_array) + len(plan.on_host)
@@ -323,6 +338,24 @@ def test_data_has_every_documented_figure_and_adds_up() -> None:
     host = [layer for layer in plan.layers if isinstance(layer, HostLayer)]
     assert data["host"] == [json.loads(json.dumps(host_data(layer))) for layer in host]
     assert data["totals"]["host_bytes"] == sum(h["read_bytes"] + h["write_bytes"] for h in data["host"])
+
+
+def test_times_add_up_and_none_is_below_its_floor() -> None:
+    plan, program = network()
+    timing = timeline(program)
+    times = performances(plan, timing)
+    of = total(SNOWFLAKE, times.values())
+    assert of.cycles == pytest.approx(timing.cycles)
+    assert of.shares.total == pytest.approx(of.cycles)
+    for layer in plan.on_array:
+        time = times[layer.name]
+        assert floor_cycles(layer.layer.shape, SNOWFLAKE) <= min(time.cycles, layer.figures.cycles)
+        assert 0 <= time.efficiency <= 1
+        assert time.bytes_per_second <= SNOWFLAKE.dram.bytes_per_second
+    data = json.loads(json.dumps(compiled_data(plan, timing)))
+    assert data["totals"]["time"]["cycles"] == pytest.approx(sum(layer["time"]["cycles"] for layer in data["layers"]))
+    # Two images a run.
+    assert data["totals"]["time"]["frames_per_s"] == pytest.approx(2e3 / data["totals"]["time"]["ms"])
 
 
 @pytest.mark.parametrize("name", ["snowflake", "two-buffer"])

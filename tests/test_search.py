@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dnnc.enumerate import best
+from dnnc.front import STEP, front
 from dnnc.layer import Layer, Shape
 from dnnc.schedule import dataflow
-from dnnc.search import NoSchedule, Objective, Result, figures, hurried, lower_bound, optimize, runner_ups
+from dnnc.search import NEAR, NoSchedule, Objective, Result, figures, hurried, lower_bound, optimize, runner_ups
 from dnnc.space import Limits, Space
 from dnnc.traffic import compulsory
 from dnnc_runtime import machine as machines_file
@@ -122,8 +124,11 @@ def test_objectives_bound_each_other(problem: Problem) -> None:
         for o in (Objective(), LATENCY, BALANCED)
     )
     assert traffic.dram_bytes <= balanced.dram_bytes <= latency.dram_bytes
-    assert latency.cycles <= balanced.cycles <= max(latency.cycles * 1.1, latency.cycles)
-    assert latency.cycles <= traffic.cycles
+    of = front(Space(shape, machine))
+    assert of is not None
+    assert of.fewest_cycles <= latency.cycles <= of.fewest_cycles * NEAR
+    assert of.fewest_cycles <= balanced.cycles <= max(of.fewest_cycles * 1.1, of.fewest_cycles)
+    assert latency.cycles <= traffic.cycles * NEAR
 
 
 @settings(max_examples=40)
@@ -136,9 +141,28 @@ def test_no_legal_schedule_is_faster_than_the_fastest(layer: Layer, machine: Mac
     sizes = {"k": (schedule.k, shape.k), "c": (schedule.c, shape.c), "g": (schedule.g, shape.g)}
     assume(all(size == whole or size % granules[d] == 0 for d, (size, whole) in sizes.items()))  # type: ignore[index]
     assume(schedule.y.style == schedule.x.style == "footprint")
-    fastest = best(Space(shape, machine), "latency")
-    assert fastest is not None
-    assert fastest.cycles <= figures(shape, machine, schedule).cycles
+    of = front(Space(shape, machine))
+    assert of is not None
+    drawn = figures(shape, machine, schedule)
+    assert of.fewest_cycles <= drawn.cycles
+    # Nor does any beat the front by more than the step in which its cycles are told apart.
+    assert any(p.bytes <= drawn.dram_bytes and p.cycles <= drawn.cycles * STEP for p in of.points)
+
+
+@settings(max_examples=25)
+@given(problems())
+def test_the_front_goes_from_the_fewest_bytes_to_about_the_fewest_cycles(problem: Problem) -> None:
+    shape, machine = problem[0].shape, problem[1]
+    of = front(Space(shape, machine))
+    assert of is not None
+    assert of.points[0].bytes == fewest(shape, machine)
+    assert of.points[-1].cycles <= of.fewest_cycles * STEP
+    for a, b in pairwise(of.points):
+        assert (a.bytes < b.bytes, a.cycles > b.cycles) == (True, True)
+    for point in of.points:
+        found = figures(shape, machine, point.schedule)
+        assert (found.dram_bytes, found.cycles) == (point.bytes, point.cycles)
+        assert all(found.memory[m.name] <= m.bytes for m in machine.memories)
 
 
 @settings(max_examples=25)

@@ -279,6 +279,14 @@ class Timing:
         """Work beside the transfers that run ahead of their use, then all others, first load and last store."""
         return self.parts(t).cycles(self.structure.buffers)
 
+    def least(self, t: Tiles) -> Array:
+        """Cycles that no buffering goes below: computing and what cannot be beside it, or all transfers."""
+        moved = {role: read + write for role, (read, write) in self.model.traffic(t).items()}
+        beside = sum(moved.pop(role, 0) for role in ("input", "weights", "output", "residual"))
+        rest = self.transfer(sum(moved.values()))
+        ends = self.transfer(sum(self._first_and_last(t)))
+        return np.maximum(self.compute(t) + ends, self.transfer(beside)) + rest
+
     def parts(self, t: Tiles) -> Parts:
         """What the cycles are made of, whatever is double-buffered."""
         bus = {role: read + write for role, (read, write) in self.bus(t).items()}

@@ -8,7 +8,7 @@ from math import prod
 from dnnc.emit_input import InputSide
 from dnnc.emit_output import OutputSide, Share
 from dnnc.emit_planes import ParameterSide, WeightSide
-from dnnc.layer import HostLayer, Lowered
+from dnnc.layer import HostLayer, Layer, Lowered
 from dnnc.nest import Index, Nest
 from dnnc.places import Range, Unit, interval
 from dnnc.schedule import Schedule
@@ -45,6 +45,11 @@ def emit(lowered: Lowered, schedules: dict[str, Schedule], machine: Machine) -> 
         lowered.outputs,
         lowered.constants,
     )
+
+
+def emit_layer(layer: Layer, schedule: Schedule, machine: Machine) -> Program:
+    """The program of one layer alone, to be timed: its tensors are not among it."""
+    return Program(machine, (), (Emitter(Nest(layer, schedule, machine)).section(),), (), (), ())
 
 
 def _host(layer: HostLayer) -> Host:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
+from dnnc.front import Front
 from dnnc.layer import Layer
 from dnnc.nest_text import Transfer, nest_lines
+from dnnc.performance import Performance, performance_data
 from dnnc.plan import LayerPlan
-from dnnc.report import capacity, factor, percent, plural, proof_sentence, window_text
+from dnnc.report import capacity, factor, percent, plural, proof_sentence, shares_lines, window_text
 from dnnc.search import DATAFLOWS, RunnerUp
 from dnnc.summary import Data, layer_data
 from dnnc.traffic import MEMORY_ROLE
@@ -16,19 +18,67 @@ from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Program
 
 
-def layer_text(
-    plan: LayerPlan, machine: Machine, moved: Sequence[Transfer], runners: Sequence[RunnerUp]
-) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What there is to see of a layer: its plan, what is moved at each loop, its time, and what else it could be."""
+
+    plan: LayerPlan
+    machine: Machine
+    moved: Sequence[Transfer]
+    time: Performance
+    runners: Sequence[RunnerUp]
+    front: Front | None
+
+
+def layer_text(seen: Inspection) -> Iterator[str]:
     """A layer for reading, line by line."""
+    plan, machine = seen.plan, seen.machine
     parts: tuple[Iterable[str], ...] = (
         _head(plan, machine),
-        ("", "loop nest (DRAM payload bytes)", *(f"  {line}" for line in nest_lines(plan, moved))),
+        ("", "loop nest (DRAM payload bytes)", *(f"  {line}" for line in nest_lines(plan, seen.moved))),
         ("", "memory, the fullest instance of each", *_memory(plan, machine)),
         ("", "bytes", *_bytes(plan, machine)),
-        ("", f"proof: {proof_sentence(plan.proof)}", *_runners(plan, runners)),
+        ("", "time", *_time(seen)),
+        ("", f"proof: {proof_sentence(plan.proof)}", *_runners(plan, seen.runners)),
+        ("", *_front(seen)),
     )
     for part in parts:
         yield from part
+
+
+def _time(seen: Inspection) -> Iterator[str]:
+    """In the timeline, beside the closed form and the least that it could be."""
+    of = seen.time
+    yield (
+        f"  {of.cycles:,.0f} cycles = {1e3 * of.seconds:,.3f} ms: {of.ops_per_second / 1e9:,.1f} Gop/s, efficiency"
+        f" {100 * of.efficiency:.1f} %, DRAM {of.bytes_per_second / 1e9:.2f} GB/s"
+    )
+    yield f"  bound by {of.shares.bound}"
+    yield from (f"  {line}" for line in shares_lines(of))
+    yield f"  closed form {of.closed_form:,} cycles ({100 * of.off:+.2f} %); no schedule takes fewer than {of.floor:,}"
+
+
+def _front(seen: Inspection) -> Iterator[str]:
+    """What nothing else beats in bytes and cycles, and what each end of it costs."""
+    if seen.front is None:
+        return
+    points, figures = seen.front.points, seen.plan.figures
+    yield "front: nothing beats these in bytes and in cycles of the closed form, in steps of one percent"
+    for point in points:
+        mine = (point.bytes, point.cycles) == (figures.dram_bytes, figures.cycles)
+        order = " ".join(
+            f"{d}:{n}" for d in point.schedule.order if (n := point.schedule.trips(seen.plan.layer.shape)[d])
+        )
+        yield (
+            f"  {point.bytes:>13,} B {point.cycles:>13,} cycles {point.tiles:>7,} tiles  {point.schedule.mode}"
+            f" {order or 'one tile'}{'  (chosen)' if mine else ''}"
+        )
+    first, last = points[0], points[-1]
+    if len(points) > 1:
+        yield (
+            f"  the fewest bytes take {factor(first.cycles, last.cycles)} x the cycles of the last, which moves"
+            f" {factor(last.bytes, first.bytes)} x their bytes"
+        )
 
 
 def _head(plan: LayerPlan, machine: Machine) -> Iterator[str]:
@@ -50,7 +100,6 @@ def _head(plan: LayerPlan, machine: Machine) -> Iterator[str]:
         "dataflow": ", ".join(plan.dataflow) or "none is stationary",
         "doubled": f"{double} (the next tile is on its way while this one is in use)" if double else "",
         "halo": "rows of two units are loaded once and moved over" if schedule.move else "",
-        "cycles": f"{plan.figures.cycles:,} (closed form), {plan.figures.compute_cycles:,} of them computing",
     }
     yield from (f"  {name:<9} {fact}" for name, fact in facts.items() if fact)
 
@@ -106,12 +155,15 @@ def _runners(plan: LayerPlan, runners: Sequence[RunnerUp]) -> Iterator[str]:
         yield "runner-up: none, no other dataflow has a legal schedule"
 
 
-def layer_inspection(plan: LayerPlan, moved: Sequence[Transfer], runners: Sequence[RunnerUp]) -> Data:
-    """A layer for machines: the record of `compile --json` with its transfers and runners-up."""
+def layer_inspection(seen: Inspection) -> Data:
+    """A layer for machines: the record of `compile --json` with its transfers, runners-up and front."""
+    points = seen.front.points if seen.front else ()
     return {
-        **layer_data(plan),
-        "transfers": [asdict(transfer) for transfer in moved],
-        "runner_ups": [asdict(runner) for runner in runners],
+        **layer_data(seen.plan),
+        "time": performance_data(seen.time),
+        "transfers": [asdict(transfer) for transfer in seen.moved],
+        "runner_ups": [asdict(runner) for runner in seen.runners],
+        "front": [{"dram_bytes": p.bytes, "cycles": p.cycles, "tiles": p.tiles} for p in points],
     }
 
 

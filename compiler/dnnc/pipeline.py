@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dnnc.numeric import System, Values, Verification
     from dnnc.planning import Planner, Progress
     from dnnc_runtime.program import Program
+    from dnnc_runtime.timeline import Timing
 
 Hook = Callable[[str, object], None]
 """Told the name and the result of every stage: import, simplify, lower, plan, program, agreement."""
@@ -50,6 +52,13 @@ class Compilation:
         """The machine that it is compiled for."""
         return self.plan.machine
 
+    @cached_property
+    def timing(self) -> Timing:
+        """When everything in the program happens."""
+        from dnnc_runtime.timeline import timeline
+
+        return timeline(self.program)
+
     @property
     def layers(self) -> tuple[LayerPlan | HostLayer, ...]:
         """Every layer in execution order."""
@@ -73,7 +82,7 @@ class Compilation:
     def _repr_html_(self) -> str:
         from dnnc.report import html_table
 
-        return html_table(self.plan)
+        return html_table(self.plan, self.timing)
 
 
 def compile(

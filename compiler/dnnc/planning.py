@@ -7,13 +7,27 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dnnc.capacity import missing
+from dnnc.emit import emit_layer
 from dnnc.layer import HostLayer, Layer, Lowered, Shape
 from dnnc.plan import LayerPlan, Plan
-from dnnc.search import NoSchedule, Objective, Result, figures, hurried, lower_bound, macs, optimize, valid_macs
+from dnnc.schedule import Schedule
+from dnnc.search import (
+    NoSchedule,
+    Objective,
+    Result,
+    Timed,
+    figures,
+    hurried,
+    lower_bound,
+    macs,
+    optimize,
+    valid_macs,
+)
 from dnnc.space import Limits, Space
 from dnnc.traffic import compulsory
 from dnnc_runtime.errors import CapacityFault, UsageFault
 from dnnc_runtime.machine import Machine
+from dnnc_runtime.timeline import timeline
 
 Progress = Callable[[int, int, str], None]
 """Told layers done, layers in all, and the name of the layer at hand."""
@@ -75,7 +89,7 @@ class Planner:
         """One layer's plan."""
         limits = self._limits(layer)
         try:
-            result = self._result(layer.shape, limits)
+            result = self._result(layer, limits)
         except NoSchedule:
             raise self._refusal(layer, limits) from None
         return layer_plan(layer, self.machine, result)
@@ -83,25 +97,37 @@ class Planner:
     def _limits(self, layer: Layer) -> Limits:
         return self.rules.for_layer(layer.name, self.machine, layer.shape) if self.rules else Limits()
 
-    def _result(self, shape: Shape, limits: Limits) -> Result:
-        key = shape, limits
+    def _result(self, layer: Layer, limits: Limits) -> Result:
+        key = layer.shape, limits
         if key not in self._known:
-            self._known[key] = self._found(shape, limits)
+            self._known[key] = self._found(layer.shape, limits, self._timed(layer))
         return self._known[key]
 
-    def _found(self, shape: Shape, limits: Limits) -> Result:
+    def _found(self, shape: Shape, limits: Limits, timed: Timed | None = None) -> Result:
         if self.store and (kept := self.store.get(shape, self.machine, limits, self.objective)):
             return kept
         if self.interrupted:
             return hurried(shape, self.machine, limits)
         try:
-            result = optimize(shape, self.machine, limits, self.objective, self.time_limit)
+            result = optimize(shape, self.machine, limits, self.objective, self.time_limit, timed)
         except KeyboardInterrupt:
             self.interrupted = True
             return hurried(shape, self.machine, limits)
+        self.interrupted |= result.proof.method == "none"
         if self.store and result.proof.status == "optimal":
             self.store.put(shape, self.machine, limits, self.objective, result)
         return result
+
+    def _timed(self, layer: Layer) -> Timed:
+        """Times schedules of a layer by itself, each once."""
+        known: dict[Schedule, float] = {}
+
+        def timed(schedule: Schedule) -> float:
+            if schedule not in known:
+                known[schedule] = timeline(emit_layer(layer, schedule, self.machine)).cycles
+            return known[schedule]
+
+        return timed
 
     def _refusal(self, layer: Layer, limits: Limits) -> UsageFault | CapacityFault:
         lacking = missing(Space(layer.shape, self.machine, limits))

@@ -5,16 +5,19 @@ MB are 10^6 bytes, KiB are 1024. Bytes are DRAM payload unless a line says that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 from dnnc.grid import Grid
 from dnnc.layer import HostLayer, Layer, Shape
+from dnnc.performance import CLOSE, Performance, frames_per_second, performances, total
 from dnnc.plan import TRAFFIC_ROLES, LayerPlan, Plan
 from dnnc.search import Proof
 from dnnc.summary import tile_sizes
 from dnnc_runtime.machine import Machine, Memory
 from dnnc_runtime.program import Window
+from dnnc_runtime.time_shares import SHARES
+from dnnc_runtime.timeline import Timing
 
 LEGEND = (
     "output: k x y x x of one image, before a fused pool (1x1 kernels may have all pixels in y);"
@@ -43,7 +46,7 @@ def factor(count: int, of: int) -> str:
     return f"{count / of:.4f}" if of else "-"
 
 
-def percent(part: int, whole: int) -> str:
+def percent(part: float, whole: float) -> str:
     """A share in per cent."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
@@ -56,12 +59,19 @@ def plural(count: int, noun: str) -> str:
 # -- layers --------------------------------------------------------------------------------------------------------
 
 
-def layers_grid(plan: Plan) -> Grid:
-    """A line for each layer of the array: what it is, its schedule, its bytes, and the proof."""
-    headings = ("layer", "operator", "output", "c", "kernel", "mode", "loops", "DRAM MB", "factor", "proof")
-    rows = tuple(_layer_row(layer) for layer in plan.on_array)
-    text = frozenset({"layer", "operator", "output", "kernel", "mode", "loops", "proof"})
-    return Grid(headings, rows, text, frozenset({"layer", "loops"}))
+def layers_grid(plan: Plan, timing: Timing | None = None) -> Grid:
+    """A line for each layer of the array: what it is, its schedule, its bytes and the proof; its time, if known."""
+    headings: tuple[str, ...] = (
+        *("layer", "operator", "output", "c", "kernel", "mode", "loops", "DRAM MB", "factor", "proof"),
+    )
+    rows: list[tuple[str, ...]] = [_layer_row(layer) for layer in plan.on_array]
+    text = {"layer", "operator", "output", "kernel", "mode", "loops", "proof", "bound by"}
+    if timing:
+        headings += ("ms", "bound by")
+        times = performances(plan, timing)
+        spent = (times[layer.name] for layer in plan.on_array)
+        rows = [(*row, f"{1e3 * of.seconds:.3f}", of.shares.bound) for row, of in zip(rows, spent, strict=True)]
+    return Grid(headings, tuple(rows), frozenset(text), frozenset({"layer", "loops"}))
 
 
 def _layer_row(plan: LayerPlan) -> tuple[str, ...]:
@@ -133,7 +143,8 @@ def proof_sentence(proof: Proof) -> str:
 _PROVEN: Mapping[str, str] = {
     "lower bound": "optimal: {figure} meet a lower bound that holds for every schedule",
     "cp-sat": "optimal: CP-SAT proved that no schedule of the space takes fewer than {figure}",
-    "enumeration": "optimal: every schedule that the objective allows was looked at, and none takes fewer than {bound}",
+    "enumeration": "optimal: every schedule that the objective allows was looked at, and none takes fewer than {bound};"
+    " among those near it the timeline decided",
 }
 
 
@@ -154,24 +165,61 @@ def work_grid(layers: Iterable[Layer]) -> Grid:
 # -- totals and hosts ----------------------------------------------------------------------------------------------
 
 
-def totals_lines(plan: Plan) -> tuple[str, ...]:
+def totals_lines(plan: Plan, timing: Timing) -> tuple[str, ...]:
     """A plan's sums: bytes read and written, against their bounds, on the bus, on the host; work and time."""
     t, machine = plan.totals, plan.machine
     against = (("compulsory", t.compulsory_bytes), ("lower bound", t.lower_bound_bytes))
     factors = ", ".join(f"{factor(t.dram_bytes, of)} x {name} ({megabytes(of)} MB)" for name, of in against)
     moved = f"{megabytes(t.dram_read_bytes)} MB read + {megabytes(t.dram_write_bytes)} MB written"
-    computing = sum(layer.figures.compute_cycles for layer in plan.on_array)
     facts = [
         ("DRAM", f"{megabytes(t.dram_bytes)} MB = {moved}"),
         ("", factors),
         ("on bus", f"{megabytes(t.bus_bytes)} MB in bursts of {machine.dram.burst_bytes} B"),
         ("work", f"{t.macs / 1e9:,.3f} GMAC; {t.valid_ops / 1e9:,.3f} Gop where padding is not multiplied"),
-        ("time", f"{t.cycles:,} cycles = {1e3 * t.cycles / machine.clock_hz:,.2f} ms at {machine.clock_hz / 1e6:g} MHz"
-                 f" (closed form), {percent(computing, t.cycles)} of them computing"),
-    ]  # fmt: skip
+        *_time_lines(plan, timing),
+    ]
     if plan.on_host:
-        facts.append(("host", f"{megabytes(t.host_bytes)} MB read and written by {plural(len(plan.on_host), 'node')}"))
+        host = f"{megabytes(t.host_bytes)} MB read and written by {plural(len(plan.on_host), 'node')}, not timed"
+        facts.append(("host", host))
     return tuple(f"{name:<10} {fact}" for name, fact in facts)
+
+
+def _time_lines(plan: Plan, timing: Timing) -> Iterator[tuple[str, str]]:
+    """The time in the timeline, what it is spent on, and how far the closed form and the least that it could be are."""
+    by_layer = performances(plan, timing)
+    of = total(plan.machine, by_layer.values())
+    rates = f"{frames_per_second(plan, of):,.1f} frames/s, {of.ops_per_second / 1e9:,.1f} Gop/s"
+    yield (
+        "time",
+        f"{of.cycles:,.0f} cycles = {1e3 * of.seconds:,.2f} ms at {plan.machine.clock_hz / 1e6:g} MHz: {rates}",
+    )
+    yield "", f"efficiency {100 * of.efficiency:.1f} %, DRAM {of.bytes_per_second / 1e9:.2f} GB/s"
+    yield from zip(("spent", *[""] * len(SHARES)), shares_lines(of), strict=False)
+    far = sum(abs(layer.off) > CLOSE for layer in by_layer.values())
+    yield (
+        "closed form",
+        f"{of.closed_form:,} cycles ({100 * of.off:+.2f} %); {plural(far, 'layer')} off by more than 2 %",
+    )
+    yield "", f"no schedule is faster than {of.floor:,} cycles: this takes {factor(int(of.cycles), of.floor)} x as long"
+
+
+def shares_lines(of: Performance) -> list[str]:
+    """What a time is spent on, in percent, the largest share first; less than 0.05 % is left out."""
+    shares = {name: getattr(of.shares, name) for name in SHARES}
+    spent = sorted(((value, _SHARE.get(name, name)) for name, value in shares.items()), reverse=True)
+    parts = [f"{name} {percent(value, of.cycles)}" for value, name in spent if value >= of.cycles / 2000 > 0]
+    return [", ".join(parts[first : first + 4]) for first in range(0, len(parts), 4)]
+
+
+_SHARE = {
+    "idle_units": "units idle",
+    "idle_planes": "passes not full",
+    "idle_traces": "traces not full",
+    "first_load": "first loads",
+    "dram": "waiting for DRAM",
+    "on_chip": "waiting for pools and moves",
+    "last_store": "last stores",
+}
 
 
 def verdict(plan: Plan) -> str:
@@ -202,10 +250,10 @@ def host_grid(layers: Iterable[HostLayer]) -> Grid:
     return Grid(headings, rows, text, frozenset({"on the host", "because"}))
 
 
-def html_table(plan: Plan) -> str:
+def html_table(plan: Plan, timing: Timing) -> str:
     """A plan for a notebook: verdict, totals and the table of layers as HTML."""
-    lines = (verdict(plan), *totals_lines(plan))
-    grids = [layers_grid(plan), *([host_grid(plan.on_host)] if plan.on_host else [])]
+    lines = (verdict(plan), *totals_lines(plan, timing))
+    grids = [layers_grid(plan, timing), *([host_grid(plan.on_host)] if plan.on_host else [])]
     return f"<pre>{escape(chr(10).join(lines))}</pre>" + "".join(grid.html() for grid in grids)
 
 

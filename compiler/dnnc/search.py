@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from math import isqrt
-from typing import Literal
+from typing import Literal, get_args
 
 from dnnc.cycles import Timing
-from dnnc.enumerate import Found, best, pace_start, quickest_legal
+from dnnc.enumerate import Stopped, best, quickest_legal
+from dnnc.front import Front, front
 from dnnc.layer import Shape
+from dnnc.points import Found
 from dnnc.schedule import Schedule, dataflow
 from dnnc.space import ANYTHING, Limits, Space, locate
 from dnnc.tables import valid_taps
 from dnnc.traffic import compulsory
+from dnnc_runtime.errors import UsageFault
 from dnnc_runtime.machine import Machine
+from dnnc_runtime.toml_table import nearest
 
 COST_MODEL = "2"
 """Version of the closed forms: results of another version are not comparable, nor taken from a cache."""
 
 Goal = Literal["traffic", "latency", "balanced"]
+GOALS: tuple[Goal, ...] = get_args(Goal)
 DATAFLOWS = ("weight-stationary", "input-stationary", "output-stationary")
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is minimised. ``balanced``: fewest bytes within ``percent`` of the fewest cycles."""
+    """What is minimised. ``balanced``: fewest bytes within ``percent`` of the fewest cycles.
+
+    Raises:
+        UsageFault: there is no such goal, or the percentage is negative or not finite.
+    """
 
     goal: Goal = "traffic"
     percent: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.goal not in GOALS:
+            raise UsageFault(f"no objective {self.goal!r}; {nearest(str(self.goal), GOALS)}")
+        if not 0 <= self.percent < float("inf"):
+            raise UsageFault(f"a balanced objective within {self.percent} %; expected a percentage of 0 or more")
 
     def __str__(self) -> str:
         return f"balanced ({self.percent:g} %)" if self.goal == "balanced" else self.goal
@@ -42,8 +57,9 @@ class Proof:
     Attributes:
         status: "optimal", or "feasible" where the search was cut short.
         method: "lower bound" (the schedule meets one), "cp-sat", or "enumeration" (every schedule was looked at).
-        quantity: "bytes" or "cycles".
-        value, bound: the schedule's figure, and one that no schedule of the space beats.
+        quantity: "bytes" or "cycles" (of the closed form).
+        value, bound: the best figure found, and one that no schedule of the space beats. It is the schedule's own
+            under ``traffic``; under ``latency`` and ``balanced`` the timeline settles the choice among those near it.
         solver, seed, deterministic_time: of the solver, where one was needed.
     """
 
@@ -83,29 +99,75 @@ class NoSchedule(Exception):
     """A space holds no legal schedule."""
 
 
+Timed = Callable[[Schedule], float]
+"""Cycles of a layer's schedule on the timeline."""
+
+NEAR = 1.03
+"""The timeline settles the choice among schedules of the front with up to 3 % more closed-form cycles than the fewest:
+the closed form is seldom further from it than that."""
+
+FEW = 4
+"""Schedules of the front that are timed."""
+
+
 def optimize(
-    shape: Shape, machine: Machine, limits: Limits = ANYTHING, objective: Objective = Objective(), limit: float = 60.0
+    shape: Shape,
+    machine: Machine,
+    limits: Limits = ANYTHING,
+    objective: Objective = Objective(),
+    limit: float = 60.0,
+    timed: Timed | None = None,
 ) -> Result:
     """The best schedule of a layer, with its proof.
 
     Args:
         limits: what a user allows of the space.
         limit: deterministic seconds for the solver.
+        timed: settles the choice among the front's best; the closed form's cycles do unless given.
 
     Raises:
         NoSchedule: nothing in the space is legal and fits.
     """
     space = Space(shape, machine, limits)
-    if objective.goal == "traffic":
-        found = _need(best(space))
-        return Result(found.schedule, _prove(space, found, limit))
-    fastest = _need(best(space, "latency", seed=best(space)))
-    if objective.goal == "latency":
-        bound = pace_start(fastest.cycles, "latency")
-        return Result(fastest.schedule, Proof("optimal", "enumeration", "cycles", fastest.cycles, bound))
-    most = int(fastest.cycles * (1 + objective.percent / 100))
-    found = _need(best(space, "traffic", most, fastest))
-    return Result(found.schedule, Proof("optimal", "enumeration", "bytes", found.bytes, found.bytes))
+    try:
+        if objective.goal == "traffic":
+            found = _need(best(space))
+            return Result(found.schedule, _prove(space, found, limit))
+        of = front(space)
+        if of is None:
+            raise NoSchedule
+        return _fastest(of, timed) if objective.goal == "latency" else _balanced(space, of, objective, timed)
+    except Stopped as stopped:
+        return Result(stopped.found.schedule, _unproven(space, stopped.found))
+
+
+def _fastest(of: Front, timed: Timed | None) -> Result:
+    """The fewest cycles are proven; of the front's points near them, the timeline takes the fastest."""
+    choice = min(_near(of), key=lambda point: (_time(point, timed), point.bytes))
+    return Result(choice.schedule, Proof("optimal", "enumeration", "cycles", of.fewest_cycles, of.fewest_cycles))
+
+
+def _balanced(space: Space, of: Front, objective: Objective, timed: Timed | None) -> Result:
+    """The fewest bytes within a percentage of the fewest cycles are proven; of the front's points from there on, the
+    first that is within that percentage on the timeline too is taken."""
+    within = 1 + objective.percent / 100
+    most = max(int(of.fewest_cycles * within), of.fewest_cycles)
+    legal = [point for point in of.points if point.cycles <= most]
+    found = _need(best(space, most, legal[0] if legal else None))
+    slowest = min(_time(point, timed) for point in _near(of)) * within
+    options = [found, *(point for point in of.points if point.cycles < found.cycles)][:FEW]
+    choice = next((point for point in options if _time(point, timed) <= slowest), found)
+    return Result(choice.schedule, Proof("optimal", "enumeration", "bytes", found.bytes, found.bytes))
+
+
+def _near(of: Front) -> list[Found]:
+    """The front's points with about the fewest cycles."""
+    near = [point for point in of.points if point.cycles <= of.fewest_cycles * NEAR]
+    return near[-FEW:] or [of.points[-1]]
+
+
+def _time(point: Found, timed: Timed | None) -> float:
+    return timed(point.schedule) if timed else float(point.cycles)
 
 
 def hurried(shape: Shape, machine: Machine, limits: Limits = ANYTHING) -> Result:
@@ -114,9 +176,15 @@ def hurried(shape: Shape, machine: Machine, limits: Limits = ANYTHING) -> Result
     Raises:
         NoSchedule: nothing in the space is legal and fits.
     """
-    found = _need(quickest_legal(Space(shape, machine, limits)))
-    bound = lower_bound(shape, machine)
-    return Result(found.schedule, Proof("feasible", "none", "bytes", found.bytes, min(bound, found.bytes)))
+    space = Space(shape, machine, limits)
+    found = _need(quickest_legal(space))
+    return Result(found.schedule, _unproven(space, found))
+
+
+def _unproven(space: Space, found: Found) -> Proof:
+    """Of a schedule that a search was interrupted at."""
+    bound = lower_bound(space.shape, space.machine)
+    return Proof("feasible", "none", "bytes", found.bytes, min(bound, found.bytes))
 
 
 def _need(found: Found | None) -> Found:
@@ -131,7 +199,10 @@ def _prove(space: Space, found: Found, limit: float) -> Proof:
         return Proof("optimal", "lower bound", "bytes", found.bytes, found.bytes)
     from dnnc.proof import SEED, minimum
 
-    solved = minimum(space, found.bytes, limit)
+    try:
+        solved = minimum(space, found.bytes, limit)
+    except KeyboardInterrupt:
+        raise Stopped(found) from None
     if solved.bytes is not None and solved.bytes < found.bytes:
         raise AssertionError(f"the solver found {solved.bytes} bytes where the enumeration found {found.bytes}")
     status: Literal["optimal", "feasible"] = "optimal" if solved.closed else "feasible"

@@ -7,10 +7,12 @@ from typing import Any
 
 from dnnc.axis import Cut
 from dnnc.layer import HostLayer, Shape
+from dnnc.performance import frames_per_second, performance_data, performances, total
 from dnnc.plan import LayerPlan, Plan
 from dnnc.schedule import Schedule
 from dnnc.search import Proof
 from dnnc_runtime.machine import Machine
+from dnnc_runtime.timeline import Timing
 
 Data = dict[str, Any]
 """What ``json.dumps`` takes."""
@@ -26,6 +28,15 @@ def plan_data(plan: Plan) -> Data:
         "layers": [layer_data(layer) for layer in plan.on_array],
         "host": [host_data(layer) for layer in plan.on_host],
     }
+
+
+def compiled_data(plan: Plan, timing: Timing) -> Data:
+    """The same with the time of every layer and of all of them."""
+    data, times = plan_data(plan), performances(plan, timing)
+    of = total(plan.machine, times.values())
+    time = {**performance_data(of), "frames_per_s": frames_per_second(plan, of)}
+    layers = [{**layer, "time": performance_data(times[layer["name"]])} for layer in data["layers"]]
+    return {**data, "totals": {**data["totals"], "time": time}, "layers": layers}
 
 
 def layer_data(plan: LayerPlan) -> Data:

@@ -110,7 +110,7 @@ def _cache(directory: Path | None, off: bool) -> Path | None:
 
 def compilation_data(compilation: Compilation) -> dict[str, Any]:
     """A compilation as plain data: its plan's, and where it comes from."""
-    from dnnc.summary import plan_data
+    from dnnc.summary import compiled_data
 
     source = compilation.graph.source
     return {
@@ -120,7 +120,7 @@ def compilation_data(compilation: Compilation) -> dict[str, Any]:
             "sha256": source.sha256 if source else None,
             "input_shapes": {name: compilation.graph.value(name).shape for name in compilation.graph.inputs},
         },
-        **plan_data(compilation.plan),
+        **compiled_data(compilation.plan, compilation.timing),
         "interrupted": compilation.interrupted,
         "agreement": agreement_data(compilation.counted),
     }
@@ -147,12 +147,12 @@ def show(screen: Terminal, compilation: Compilation, output: Path | None = None)
     """Print a compilation: layers, traffic by role, host nodes, totals, and the agreement of counts."""
     from dnnc import report
 
-    plan = compilation.plan
-    screen.grid(report.layers_grid(plan))
+    plan, timing = compilation.plan, compilation.timing
+    screen.grid(report.layers_grid(plan, timing))
     screen.grid(report.traffic_grid(plan))
     screen.grid(report.host_grid(plan.on_host))
     screen.line(f"{compilation.graph.name} on {report.verdict(plan)}", style="bold")
-    screen.lines(report.totals_lines(plan))
+    screen.lines(report.totals_lines(plan, timing))
     show_agreement(screen, compilation.counted)
     if output:
         screen.line(f"written    {output}")

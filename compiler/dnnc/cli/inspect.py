@@ -79,17 +79,25 @@ def _layer(screen: Terminal, compilation: Compilation, name: str, json: bool) ->
 
 
 def _array_layer(screen: Terminal, compilation: Compilation, plan: LayerPlan, json: bool) -> None:
-    from dnnc.inspect_text import layer_inspection, layer_text
+    from dnnc.front import front
+    from dnnc.inspect_text import Inspection, layer_inspection, layer_text
     from dnnc.nest_text import transfers
+    from dnnc.performance import layer_performance
     from dnnc.search import runner_ups
-    from dnnc.space import Limits
+    from dnnc.space import Limits, Space
 
     machine, shape, rules = compilation.machine, plan.layer.shape, compilation.constraints
     section = next(section for section in compilation.program.sections if section.name == plan.name)
     limits = rules.for_layer(plan.name, machine, shape) if rules else Limits()
-    moved = transfers(plan, section, machine)
-    runners = runner_ups(shape, machine, plan.schedule, limits)
+    seen = Inspection(
+        plan,
+        machine,
+        transfers(plan, section, machine),
+        layer_performance(plan, machine, compilation.timing),
+        runner_ups(shape, machine, plan.schedule, limits),
+        front(Space(shape, machine, limits)),
+    )
     if json:
-        screen.data(layer_inspection(plan, moved, runners))
+        screen.data(layer_inspection(seen))
     else:
-        screen.lines(layer_text(plan, machine, moved, runners))
+        screen.lines(layer_text(seen))

@@ -1,0 +1,132 @@
+"""How long a plan takes in the timeline, what that is spent on, and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any
+
+from dnnc.axis import footprint_cut
+from dnnc.cycles import Timing as ClosedForm
+from dnnc.layer import Shape
+from dnnc.plan import LayerPlan, Plan
+from dnnc.schedule import Dim, Schedule, deals
+from dnnc.space import locate
+from dnnc.traffic import compulsory
+from dnnc_runtime.machine import Machine
+from dnnc_runtime.time_shares import Shares
+from dnnc_runtime.timeline import Timing
+
+CLOSE = 0.02
+"""How far the closed form may be from the timeline before a report says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """The time of a layer, or of a network.
+
+    Attributes:
+        machine: that it runs on.
+        cycles: in the timeline; shares: what they are spent on.
+        closed_form, floor: cycles of the closed form, and a bound that no schedule of the layer beats.
+        ops: operations on valid taps, two for each multiply-accumulate.
+        dram_bytes: payload.
+    """
+
+    machine: Machine
+    cycles: float
+    shares: Shares
+    closed_form: int
+    floor: int
+    ops: int
+    dram_bytes: int
+
+    def __add__(self, other: Performance) -> Performance:
+        return Performance(
+            self.machine,
+            self.cycles + other.cycles,
+            self.shares + other.shares,
+            self.closed_form + other.closed_form,
+            self.floor + other.floor,
+            self.ops + other.ops,
+            self.dram_bytes + other.dram_bytes,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Time."""
+        return self.cycles / self.machine.clock_hz
+
+    @property
+    def ops_per_second(self) -> float:
+        """Valid operations in a second."""
+        return self.ops / self.seconds if self.cycles else 0.0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """DRAM payload in a second."""
+        return self.dram_bytes / self.seconds if self.cycles else 0.0
+
+    @property
+    def efficiency(self) -> float:
+        """Time that the valid operations take at the machine's peak, over the time."""
+        return self.ops / (2 * self.machine.macs_per_cycle) / self.cycles if self.cycles else 0.0
+
+    @property
+    def off(self) -> float:
+        """By how much the closed form is off: (closed form - timeline) / timeline."""
+        return self.closed_form / self.cycles - 1 if self.cycles else 0.0
+
+
+def layer_performance(plan: LayerPlan, machine: Machine, timing: Timing) -> Performance:
+    """The time of one layer of the array."""
+    time = timing.times[timing.sections.index(plan.name)]
+    figures = plan.figures
+    floor = floor_cycles(plan.layer.shape, machine)
+    return Performance(machine, time.cycles, time.shares, figures.cycles, floor, plan.valid_ops, figures.dram_bytes)
+
+
+def performances(plan: Plan, timing: Timing) -> dict[str, Performance]:
+    """The time of every layer of the array, by name."""
+    return {layer.name: layer_performance(layer, plan.machine, timing) for layer in plan.on_array}
+
+
+def total(machine: Machine, layers: Iterable[Performance]) -> Performance:
+    """All layers one after the other."""
+    return reduce(add, layers, Performance(machine, 0.0, Shares(), 0, 0, 0, 0))
+
+
+def frames_per_second(plan: Plan, all_layers: Performance) -> float:
+    """Images in a second: those of one run, as its first layer has them, over the time."""
+    images = plan.on_array[0].layer.shape.n if plan.on_array else 1
+    return images / all_layers.seconds if all_layers.cycles else 0.0
+
+
+def floor_cycles(shape: Shape, machine: Machine) -> int:
+    """Cycles that no schedule beats: of the array with everything in one tile, or of compulsory traffic."""
+    least: list[int] = []
+    whole = replace(shape, pool=None)
+    for deal in deals(shape, machine):
+        y, x = footprint_cut(shape.y, deal.rows, shape.y.size), footprint_cut(shape.x, 1, shape.x.size)
+        order: tuple[Dim, ...] = ("y",) if shape.n > 1 else ()
+        model, tiles = locate(whole, machine, Schedule(deal.mode, y, x, shape.k, shape.c, shape.g, order))
+        form = ClosedForm(model)
+        least.append(max(int(form.compute(tiles)), int(form.transfer(compulsory(shape, machine)))))
+    return min(least)
+
+
+def performance_data(of: Performance) -> dict[str, Any]:
+    """A time as plain data."""
+    return {
+        "cycles": of.cycles,
+        "closed_form_cycles": of.closed_form,
+        "floor_cycles": of.floor,
+        "ms": 1e3 * of.seconds,
+        "gops_per_s": of.ops_per_second / 1e9,
+        "dram_gb_per_s": of.bytes_per_second / 1e9,
+        "efficiency": of.efficiency,
+        "bound": of.shares.bound,
+        "shares": asdict(of.shares),
+    }
