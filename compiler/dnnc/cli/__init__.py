@@ -1,64 +1,68 @@
-"""The command line. Commands import what they need when they run, so that --help answers at once.
+"""The command line. It starts with nothing but the standard library; commands import what they need when they run.
 
 Exit status: 0 done, 1 internal fault, 2 usage, 3 model not supported or malformed, 4 does not fit,
-5 numbers or bytes disagree, 130 interrupted.
+5 numbers or bytes disagree, 130 interrupted, 141 nobody reads the output.
 """
 
 from __future__ import annotations
 
 import gc
 import io
+import os
+import signal
 import sys
-from typing import Annotated
+from types import FrameType
+from typing import NoReturn
 
-import typer
-
-import dnnc
-from dnnc.cli.check import check
-from dnnc.cli.compile import compile
-from dnnc.cli.inspect import inspect
-from dnnc.cli.run import run
-from dnnc.cli.targets import targets
-
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="dnnc",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
-    epilog="Exit status: 0 done, 1 internal fault, 2 usage, 3 model not supported or malformed, 4 does not fit, "
-    "5 numbers or bytes disagree, 130 interrupted.",
-)
+__all__ = ["main"]
 
 
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"dnnc {dnnc.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Compile ONNX models to accelerator schedules that provably move the fewest DRAM bytes, and run the proof."""
-
-
-for command in (compile, check, run, inspect, targets):
-    app.command()(command)
-
-
-def main() -> None:
+def main() -> NoReturn:
     """The program ``dnnc``."""
+    _open_what_is_closed()
+    if hasattr(signal, "SIGPIPE"):
+        # Where nobody reads the output, the program ends as the system has it: quietly, with 141 in a shell.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A layer's name may hold what the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     # What a command makes lives until it ends, and hardly any of it in cycles: to look for those a fifth of the time is
     # too much.
     gc.set_threshold(200_000, 20, 100)
-    app(prog_name="dnnc")
+    try:
+        from dnnc.cli.program import status
+
+        ended = status(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # before a command has begun
+        sys.stderr.write("error: interrupted\n")
+        ended = 130
+    except OSError as error:  # stdout's: a command makes a fault of every other
+        ended = _unwritable(error)
+    sys.exit(ended)
+
+
+def _open_what_is_closed() -> None:
+    """Gives a closed stdin, stdout or stderr the null device, lest a file that is opened later takes its number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "r" if name == "stdin" else "w"))
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """KeyboardInterrupt; but in the code that imports, which may lose one with a traceback, the end at once."""
+    if frame and frame.f_globals.get("__name__") == "importlib._bootstrap":
+        os.write(2, b"error: interrupted\n")
+        os._exit(128 + number)
+    raise KeyboardInterrupt
+
+
+def _unwritable(error: OSError) -> int:
+    """Says that stdout cannot be written, and has Python not try again; the exit status of that."""
+    from dnnc.cli.terminal import USAGE, complain
+
+    complain(f"stdout cannot be written: {error.strerror or error}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return USAGE

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dnnc.cli.options import InputShape, Model, NoHost, Target, cache_directory, input_shapes
+from dnnc.cli.options import InputShape, Model, NoHost, Target, cache_directory, finite, input_shapes
 from dnnc.cli.terminal import INTERRUPTED, Color, Json, Quiet, Terminal, Verbose, terminal
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ Goal = Annotated[
 ]
 Within = Annotated[
     float | None,
-    typer.Option(min=0, metavar="PERCENT", help="For --objective balanced: cycles over the fewest.  [default: 5]"),
+    typer.Option(
+        min=0,
+        metavar="PERCENT",
+        callback=finite,
+        help="For --objective balanced: cycles over the fewest.  [default: 5]",
+    ),
 ]
 ConstraintsFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="TOML file that narrows the schedules.", show_default=False)
@@ -34,7 +39,7 @@ CacheDirectory = Annotated[
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep results of other runs.")]
 TimeLimit = Annotated[
-    float, typer.Option(min=0, metavar="S", help="Deterministic seconds of the solver for one layer.")
+    float, typer.Option(min=0, metavar="S", callback=finite, help="Deterministic seconds of the solver for one layer.")
 ]
 
 

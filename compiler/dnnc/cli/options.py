@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,13 @@ def input_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
             raise UsageFault(f"--input-shape {text!r}: input {name!r} is given twice")
         shapes[name] = tuple(map(int, re.split("[x,]", extents)))
     return shapes
+
+
+def finite(number: float | None) -> float | None:
+    """A number that is one: a callback of options. Raises BadParameter for infinity and what is no number."""
+    if number is None or isfinite(number):
+        return number
+    raise typer.BadParameter(f"{number} is not a finite number")
 
 
 def cache_directory() -> Path:

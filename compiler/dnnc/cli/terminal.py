@@ -8,7 +8,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -24,6 +24,9 @@ INTERRUPTED = 130
 INTERNAL = 1
 """Exit status of a defect of dnnc."""
 
+USAGE = 2
+"""Exit status of a mistake in an option."""
+
 WIDE = 4096
 """Columns where there is no terminal: no line is broken."""
 
@@ -31,6 +34,25 @@ Color = Annotated[Literal["auto", "always", "never"], typer.Option(help="Colour 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, everything else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No tables, notes or progress: the outcome alone.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Name each stage; traceback of internal faults.")]
+
+
+class StdoutError(OSError):
+    """Stdout cannot be written: no fault of a file, and no defect."""
+
+
+@contextmanager
+def _stdout() -> Generator[IO[str], None, None]:
+    """Stdout, to be written."""
+    try:
+        yield sys.stdout
+    except OSError as error:
+        raise StdoutError(error.errno, error.strerror) from None
+
+
+def complain(text: str) -> None:
+    """Print an error on stderr, without colour."""
+    with suppress(OSError):
+        sys.stderr.write(f"error: {text}\n")
 
 
 class Terminal:
@@ -52,41 +74,49 @@ class Terminal:
 
     def data(self, value: object) -> None:
         """Print JSON on stdout."""
-        sys.stdout.write(json.dumps(value, indent=2) + "\n")
+        self.lines([json.dumps(value, indent=2)])
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print a line on stdout."""
-        self._console(sys.stdout).print(text, style=style, soft_wrap=True)
+        with _stdout() as stream:
+            self._console(stream).print(text, style=style, soft_wrap=True)
 
     def lines(self, texts: Iterable[str]) -> None:
         """Print lines on stdout, as they are."""
-        for text in texts:
-            sys.stdout.write(f"{text}\n")
+        with _stdout() as stream:
+            for text in texts:
+                stream.write(f"{text}\n")
 
     def grid(self, grid: Grid) -> None:
         """Print a table on stdout, unless quiet or empty."""
         if not grid.rows or self.quiet:
             return
-        console = self._console(sys.stdout)
-        if console.is_terminal:
-            console.print(grid.rich())
-        else:
-            self.lines(grid.lines())
+        with _stdout() as stream:
+            console = self._console(stream)
+            if console.is_terminal:
+                console.print(grid.rich())
+            else:
+                self.lines(grid.lines())
         self.lines([""])
 
     def note(self, text: str) -> None:
         """Print a line on stderr, unless quiet."""
         if not self.quiet:
-            self._console(sys.stderr).print(text, style="dim", soft_wrap=True)
+            self._tell(text, "dim")
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr, unless quiet."""
         if not self.quiet:
-            self._console(sys.stderr).print(f"warning: {text}", style="yellow", soft_wrap=True)
+            self._tell(f"warning: {text}", "yellow")
 
     def complain(self, text: str) -> None:
         """Print an error on stderr."""
-        self._console(sys.stderr).print(f"error: {text}", style="bold red", soft_wrap=True)
+        self._tell(f"error: {text}", "bold red")
+
+    def _tell(self, text: str, style: str) -> None:
+        """Print a line on stderr; where that cannot be written, nobody is told."""
+        with suppress(OSError):
+            self._console(sys.stderr).print(text, style=style, soft_wrap=True)
 
     def stage(self, name: str, _: object) -> None:
         """A hook of the pipeline: with -v, name each stage as it ends, with seconds since the start."""
@@ -114,29 +144,38 @@ def terminal(verbose: bool, quiet: bool, color: str) -> Generator[Terminal, None
 
     Raises:
         typer.Exit: with the status of the fault, 1 for a defect of dnnc, 130 after Ctrl-C.
+        StdoutError: stdout cannot be written.
     """
-    from dnnc_runtime.errors import Fault
-
     screen = Terminal(verbose, quiet, color)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _shown(screen)
             yield screen
-    except (typer.Exit, BrokenPipeError):
+            with _stdout() as stream:
+                stream.flush()
+    except (typer.Exit, StdoutError):
         raise
-    except Fault as fault:
-        screen.complain(str(fault))
-        raise typer.Exit(fault.exit_status) from None
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        raise typer.Exit(_status(screen, error)) from None
+
+
+def _status(screen: Terminal, error: BaseException) -> int:
+    """The exit status of a command that ended so, which is said in one line."""
+    # Python before 3.12 wraps what interrupts the making of a class.
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
         screen.complain("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        if verbose:
-            traceback.print_exc()
-        hint = "the traceback is above" if verbose else "run again with -v for the traceback"
-        screen.complain(f"internal fault: {type(error).__name__}: {error}; this is a defect of dnnc, {hint}")
-        raise typer.Exit(INTERNAL) from None
+        return INTERRUPTED
+    from dnnc_runtime.errors import Fault
+
+    if isinstance(error, Fault):
+        screen.complain(str(error))
+        return error.exit_status
+    if screen.verbose:
+        traceback.print_exception(error)
+    hint = "the traceback is above" if screen.verbose else "run again with -v for the traceback"
+    screen.complain(f"internal fault: {type(error).__name__}: {error}; this is a defect of dnnc, {hint}")
+    return INTERNAL
 
 
 def _shown(screen: Terminal) -> Callable[..., None]:
