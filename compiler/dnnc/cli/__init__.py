@@ -28,6 +28,8 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A layer's name may hold what the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # Tiles are too small to be multiplied by several threads, which would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # What a command makes lives until it ends, and hardly any of it in cycles: to look for those a fifth of the time is
     # too much.
     gc.set_threshold(200_000, 20, 100)
