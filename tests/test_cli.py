@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 import dnnc
 from dnnc import planning
 from dnnc.agreement import NOT_COUNTED
+from dnnc.artifact import attach
 from dnnc.cli.options import cache_directory, input_shapes
 from dnnc.cli.program import status
 from dnnc.numeric import LayerNumbers, Verification
@@ -491,7 +492,56 @@ def test_run_takes_inputs_from_a_file(cli: Command, folder: Path, tmp_path: Path
         assert words in found.err
     file.write_bytes(b"not numbers")
     assert "not an .npz file" in cli("run", folder / "net.dnnc", "--inputs", file).err
+    file.write_bytes(b"PK\x03\x04 not a zip file")
+    assert "not an .npz file" in cli("run", folder / "net.dnnc", "--inputs", file).err
     assert "cannot be read" in cli("run", folder / "net.dnnc", "--inputs", tmp_path / "absent.npz").err
+
+
+INPUT = np.random.default_rng(0).standard_normal((1, 16, 12, 12))
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "int8", "bool"])
+def test_real_inputs_of_any_type_are_taken_as_float32(cli: Command, folder: Path, tmp_path: Path, kind: str) -> None:
+    np.savez(tmp_path / "in.npz", input=INPUT.astype(kind))
+    found = cli("run", folder / "net.dnnc", "--inputs", tmp_path / "in.npz", "--json")
+    assert found.status == 0, found.err
+    np.savez(tmp_path / "in.npz", input=INPUT.astype(kind).astype(np.float32))
+    assert cli("run", folder / "net.dnnc", "--inputs", tmp_path / "in.npz", "--json").data == found.data
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (INPUT.astype(np.complex64), "input 'input' is of type complex64; real numbers are expected"),
+        (INPUT.astype(str), "input 'input' is of type <U"),
+        (INPUT.astype("datetime64[s]"), "input 'input' is of type datetime64[s]"),
+        (np.where(INPUT[0, 1, 2, 3] == INPUT, np.nan, INPUT), "input 'input' is nan at [0, 1, 2, 3]; finite numbers"),
+        (np.where(INPUT[0, 1, 2, 3] == INPUT, -np.inf, INPUT), "input 'input' is -inf at [0, 1, 2, 3]"),
+        (np.where(INPUT[0, 1, 2, 3] == INPUT, 1e39, INPUT), "input 'input' is 1e+39 at [0, 1, 2, 3]"),
+    ],
+)
+def test_inputs_that_are_not_finite_real_numbers(
+    cli: Command, folder: Path, tmp_path: Path, values: np.ndarray[Any, Any], words: str
+) -> None:
+    np.savez(tmp_path / "in.npz", input=values)
+    for numbers in ("float32", "fixed", "both"):
+        found = cli("run", folder / "net.dnnc", "--inputs", tmp_path / "in.npz", "--numbers", numbers)
+        assert (found.status, found.out) == (2, "")
+        assert found.err.startswith(f"error: {words}")
+        assert found.err.count("\n") == 1
+
+
+def test_inputs_are_checked_in_python_too(folder: Path) -> None:
+    compilation = attach(dnnc.load(folder / "net.dnnc"))
+    assert dnnc.verify(compilation, {"input": INPUT}).agree
+    single = dnnc.execute(compilation, {"input": INPUT.astype(np.float32)}, "fixed")
+    for name, values in dnnc.execute(compilation, {"input": INPUT}, "fixed").items():
+        np.testing.assert_array_equal(values, single[name])
+    for system in ("float32", "fixed"):
+        with pytest.raises(UsageFault, match="finite"):
+            dnnc.verify(compilation, {"input": INPUT * np.nan}, system)
+        with pytest.raises(UsageFault, match="real numbers"):
+            dnnc.execute(compilation, {"input": INPUT * 1j}, system)
 
 
 # -- options ---------------------------------------------------------------------------------------------------------

@@ -233,3 +233,14 @@ def test_moves_may_be_asked_for() -> None:
     found = best(Space(CONV, SNOWFLAKE, limits('[all]\nmode = "independent"\nhalo = { units = "move" }')))
     assert found is not None
     assert found.schedule.move
+
+
+@pytest.mark.parametrize("mode", ["combined", "independent", "cooperative"])
+@pytest.mark.parametrize("rows", [12, 13, 1000])
+def test_a_size_of_more_than_a_units_block_is_the_block(mode: str, rows: int) -> None:
+    """12 rows are blocks of 3 where rows are spread over four units; what is more means whole blocks."""
+    square = Window(12, 12, 3, pad=1, pad_after=1)
+    shape = Shape("array", 1, 1, 16, 16, square, square)
+    found = best(Space(shape, SNOWFLAKE, limits(f'[all]\nmode = "{mode}"\nsizes = {{ y = {rows}, x = {rows} }}')))
+    assert found is not None
+    assert (found.schedule.y.largest, found.schedule.x.largest) == (12 if mode == "cooperative" else 3, 12)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 from dnnc import onnx_import
 from dnnc.graph import Graph, Node
 from dnnc.onnx_import.reading import NEWEST_OPSET
+from dnnc.simplify import simplify
 from dnnc_runtime.errors import Fault, ModelFault, UsageFault
 from networks import SHAPE_ONLY
 
@@ -276,6 +280,39 @@ def test_over_2_gb_of_external_data_is_imported_and_read(tmp_path: Path) -> None
     assert graph.constant("w")[-1, -1] == 3
 
 
+COMPILED = """
+import resource, dnnc
+compilation = dnnc.compile("big.onnx", dnnc.load_machine("two-buffer").with_memory("weights", 1 << 28))
+print(compilation.plan.totals.dram_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sparse files, and the peak of memory in KiB")
+def test_over_2_gb_of_external_data_is_compiled_without_being_read(tmp_path: Path) -> None:
+    """Each layer moves its 16-bit weights, its input and its output once; the process stays small.
+
+    The machine holds all weights of a layer, which makes the program short.
+    """
+    size, layers = 8192, 9
+    nodes = [node("MatMul", f"v{i} w{i}", f"v{i + 1}") for i in range(layers)]
+    proto = model(*nodes, inputs={"v0": (1, size)}, outputs={f"v{layers}": None})
+    for i in range(layers):
+        tensor = TensorProto(name=f"w{i}", data_type=FLOAT, dims=[size, size], data_location=TensorProto.EXTERNAL)
+        for key, value in {"location": "w.bin", "offset": str(4 * size * size * i)}.items():
+            tensor.external_data.add(key=key, value=value)
+        proto.graph.initializer.append(tensor)
+    (tmp_path / "big.onnx").write_bytes(proto.SerializeToString())
+    (tmp_path / "w.bin").touch()
+    os.truncate(tmp_path / "w.bin", 4 * size * size * layers)
+    assert (tmp_path / "w.bin").stat().st_size > 2**31
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", COMPILED]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    moved, peak = map(int, done.stdout.split())
+    assert moved == layers * 2 * (size * size + size + size)
+    assert peak < 600 * 1024, "KiB"
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -356,9 +393,7 @@ def test_attributes_of_every_kind_go_to_the_graph_and_back() -> None:
     value = numpy_helper.from_array(np.array([2], np.float32))
     nodes = [
         node("Resize", "x none scales", "a", mode="nearest", cubic_coeff_a=-0.5, axes=[2, 3]),
-        node("RandomUniform", "", "r", shape=[1, 3, 16, 16]),
-        node("Add", "a r", "b"),
-        node("LeakyRelu", "b", alpha=0.25),
+        node("LeakyRelu", "a", alpha=0.25),
     ]
     nodes[0].input[1] = ""
     graph = onnx_import.load(model(*nodes, constants={"scales": np.array([2, 2], np.float32)}, opset=18))
@@ -438,12 +473,48 @@ REFUSALS: list[tuple[ModelProto, str]] = [
         model(node("QuantizeLinear", "x s", "q"), node("DequantizeLinear", "q s"), constants={"s": np.float32(1)}),
         "node 'q' (QuantizeLinear): quantised models are not supported",
     ),
+    (
+        model(node("RandomUniformLike", "x", "r"), node("Bernoulli", "x", "b"), node("Add", "r b")),
+        "node 'r' (RandomUniformLike), node 'b' (Bernoulli): random numbers are not supported",
+    ),
+    (
+        model(node("RandomNormal", "", "r", shape=(8,)), node("Add", "x r")),
+        "node 'r' (RandomNormal): random numbers are not supported",
+    ),
+    (
+        model(node("Dropout", "x a t"), constants={"a": np.float32(0.5), "t": np.bool_(True)}),
+        "node 'y' (Dropout): is in training mode, and drops at random; export the model for inference",
+    ),
+    (
+        model(
+            node("ReduceSum", "x", "s", keepdims=0),
+            node("Greater", "s a", "t"),
+            node("Dropout", "x a t"),
+            constants={"a": np.float32(0.5)},
+        ),
+        "node 'y' (Dropout): is in training mode",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("proto", "message"), REFUSALS, ids=[message[:40] for _, message in REFUSALS])
 def test_models_out_of_reach_are_refused(proto: ModelProto, message: str) -> None:
     assert message in refused(proto)
+
+
+@pytest.mark.parametrize(("ratio", "training"), [(0.5, False), (0.0, True), (0.0, False)])
+def test_a_dropout_that_drops_nothing_is_read(ratio: float, training: bool) -> None:
+    constants = {"a": np.float32(ratio), "t": np.bool_(training)}
+    for inputs in ("x a t", "x a", "x"):
+        graph = onnx_import.load(model(node("Dropout", inputs, "d"), node("Relu", "d"), constants=constants))
+        assert [n.operator for n in simplify(graph).nodes] == ["Relu"]
+
+
+def test_batch_norms_in_training_mode_are_refused() -> None:
+    constants = dict.fromkeys("sbmv", np.ones(3, np.float32))
+    for outputs in ("y", "y m2 v2"):
+        proto = model(node("BatchNormalization", "x s b m v", outputs, training_mode=1), constants=constants)
+        assert refused(proto) == "node 'y' (BatchNormalization): is in training mode; export the model for inference"
 
 
 def test_control_flow_is_refused() -> None:

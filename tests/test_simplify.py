@@ -485,11 +485,3 @@ def test_convolutions_that_do_not_fit_their_weights_are_refused(
     with pytest.raises(ModelFault) as caught:
         simplify(graph)
     assert message in str(caught.value)
-
-
-def test_training_mode_is_refused() -> None:
-    net = Net((1, 2, 3, 3), 15)
-    net.on("BatchNormalization", *[net.constant([1, 2])] * 4, training_mode=1)
-    net.nodes[0].output.extend(["mean", "variance"])
-    with pytest.raises(ModelFault, match=r"node 'n0' \(BatchNormalization\) is in training mode"):
-        simplify(onnx_import.load(net.model()))

@@ -16,6 +16,7 @@ from dnnc.layer import HostLayer
 from dnnc.onnx_import import original, single_node_model, with_outputs
 from dnnc.plan import LayerPlan, Plan
 from dnnc_runtime.counters import Counters
+from dnnc_runtime.dram import finite
 from dnnc_runtime.executor import execute
 from dnnc_runtime.numbers import Fixed, Float32
 from dnnc_runtime.program import Host, HostRun, Program
@@ -66,11 +67,11 @@ def verify(graph: Graph, plan: Plan, program: Program, inputs: Values, system: S
     Args:
         graph: of the model, with its source.
         plan, program: of the graph.
-        inputs: values of all inputs by name.
+        inputs: values of all inputs by name, taken as float32.
         system: "float32", compared with onnxruntime; or "fixed", the machine's, compared with the untiled reference.
 
     Raises:
-        UsageFault: an input is absent or of another shape.
+        UsageFault: an input is absent, of another shape, or holds anything but finite real numbers.
         DisagreementFault: the program is not consistent with itself, or moves other bytes than predicted.
     """
     program, counters = with_host(program, graph), Counters(program)
@@ -132,7 +133,7 @@ def _by_onnxruntime(graph: Graph, inputs: Values, names: list[str]) -> Values:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted: list[str] = [output.name for output in session.get_outputs()]
-    fed = {i.name: inputs[i.name] for i in session.get_inputs() if i.name in inputs}
+    fed = {i.name: finite(i.name, inputs[i.name]) for i in session.get_inputs() if i.name in inputs}
     return dict(zip(wanted, session.run(wanted, fed), strict=True))
 
 

@@ -30,7 +30,8 @@ class Limits:
         style: how rows and columns are cut.
         dataflow: a name that the order must earn ("weight-stationary", ...).
         order: loops, outermost first; active loops keep this order, loops left out must not be active.
-        counts, sizes: number of tiles, or tile size, by loop. A size of y or x is in output rows or columns.
+        counts, sizes: number of tiles, or tile size, by loop. A size of y or x is in output rows or columns;
+            one of more than a unit's block is the block.
         keep: halos between tiles kept or loaded again; move: rows of two units moved over or loaded by both.
         buffers: tiles held of (input, weights, output), None where either will do.
         pin: False forbids pinning; a pin asks for it, with as many tiles as fit where its count is 0.
@@ -195,6 +196,8 @@ def _cut_candidates(space: Space, dim: Dim, units: int) -> Iterator[tuple[Cut, b
     s, limits = space.shape, space.limits
     window = s.y if dim == "y" else s.x
     size, count = dict(limits.sizes).get(dim), dict(limits.counts).get(dim)
+    if size is not None:
+        size = min(size, -(-window.out // units))  # more than a unit's block is the block
     style = limits.style or ("uniform" if size is not None else "footprint")
     moves = (False,) if units == 1 or not space.machine.units_can_send else (False, True)
     asked = style == "uniform" and size is not None

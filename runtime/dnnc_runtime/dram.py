@@ -29,6 +29,19 @@ class Result:
     overflows: Mapping[str, int]
 
 
+def finite(name: str, values: NDArray[Any]) -> Floats:
+    """An input as float32, as models have them. Raises UsageFault if it holds anything but finite real numbers."""
+    given = np.asarray(values)
+    if given.dtype.kind not in "biuf":
+        raise UsageFault(f"input {name!r} is of type {given.dtype}; real numbers are expected")
+    with np.errstate(over="ignore"):
+        single = given.astype(np.float32)
+    if not np.isfinite(single).all():
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(single))[0])
+        raise UsageFault(f"input {name!r} is {given[at]} at {list(at)}; finite numbers of float32 are expected")
+    return single
+
+
 class Dram:
     """Off-chip words: one array for each tensor; constants are read when first needed and can be dropped."""
 
@@ -41,11 +54,11 @@ class Dram:
         self._words: dict[str, Words] = {}
 
     def feed(self, names: Iterable[str], inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Write the program's inputs."""
+        """Write the program's inputs. Raises UsageFault if one is absent, of another shape, or not finite numbers."""
         for name in names:
             if name not in inputs:
                 raise UsageFault(f"input {name!r} is absent; given are {', '.join(inputs) or 'none'}")
-            self.put(name, np.asarray(inputs[name]), Tally())
+            self.put(name, finite(name, inputs[name]), Tally())
 
     def words(self, tensor: str) -> Words:
         """The words of a tensor."""

@@ -62,7 +62,8 @@ def execute(
         keep_values: return every placed value, not only the outputs.
 
     Raises:
-        UsageFault: an input or constant is absent or of another size, or a host node has nothing to run it.
+        UsageFault: an input or constant is absent or of another size, an input holds anything but finite real numbers,
+            or a host node has nothing to run it.
         DisagreementFault: the program is not consistent with itself (see :mod:`dnnc_runtime.checks`).
     """
     checks, system = Checks(program), numbers or Float32()

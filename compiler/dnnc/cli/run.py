@@ -103,6 +103,8 @@ def _read(path: Path, graph: Graph) -> dict[str, NDArray[Any]]:
     Raises:
         UsageFault: the file cannot be read, or an input is absent, unknown or of another shape.
     """
+    from zipfile import BadZipFile
+
     import numpy as np
 
     from dnnc_runtime.errors import UsageFault
@@ -112,7 +114,7 @@ def _read(path: Path, graph: Graph) -> dict[str, NDArray[Any]]:
             arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
     except OSError as error:
         raise UsageFault(f"inputs {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, AttributeError):
+    except (ValueError, EOFError, AttributeError, BadZipFile):
         raise UsageFault(f"inputs {str(path)!r}: not an .npz file of numbers; numpy.savez writes one") from None
     wanted = {name: graph.value(name).shape for name in graph.inputs}
     if set(arrays) != set(wanted):

@@ -23,6 +23,11 @@ QUANTISED = frozenset(
 )
 """Operators of quantised models."""
 
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+"""Operators whose results differ from run to run."""
+
 DOMAINS = frozenset(schema.domain for schema in onnx.defs.get_all_schemas())
 """Operator domains that onnx describes."""
 
@@ -79,6 +84,8 @@ def check_support(model: ModelProto) -> dict[str, int]:
         raise ModelFault("the model has no outputs; at least one was expected")
     for node in model.graph.node:
         _check_operator(node, opsets)
+    if random := [where(node) for node in model.graph.node if node.op_type in RANDOM and not node.domain]:
+        raise ModelFault(f"{', '.join(random)}: random numbers are not supported, no two runs could be compared")
     if model.graph.sparse_initializer:
         raise ModelFault("the model has sparse initialisers, which are not supported; store them dense")
     return {domain: version for domain, version in opsets.items() if domain in DOMAINS}
@@ -95,6 +102,8 @@ def _check_operator(node: NodeProto, opsets: Mapping[str, int]) -> None:
         raise ModelFault(f"{at}: has no output, or is a constant without a value")
     if node.op_type in QUANTISED:
         raise ModelFault(f"{at}: quantised models are not supported; give the float32 model")
+    if any(a.name == "training_mode" and a.i for a in node.attribute):
+        raise ModelFault(f"{at}: is in training mode; export the model for inference")
     if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
         raise ModelFault(f"{at}: control flow (If, Loop, Scan) is not supported; export the model without it")
 

@@ -30,11 +30,8 @@ from dnnc.onnx_import.protos import (
 from dnnc.onnx_import.reading import check_form, check_support, ordered
 from dnnc_runtime.errors import ModelFault
 
-NOT_FOLDED = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"}
-    | {"LRN", "BatchNormalization", "Softmax", "LogSoftmax", "Hardmax"}
-)
-"""Operators left alone even where all their inputs are constant: random, or wrong in onnx's evaluator."""
+NOT_FOLDED = frozenset({"Dropout", "LRN", "BatchNormalization", "Softmax", "LogSoftmax", "Hardmax"})
+"""Operators left alone even where all their inputs are constant: what onnx's evaluator computes is wrong."""
 
 SIZED_BY_NUMBERS = frozenset({"Range", "Resize", "Upsample"})
 """Operators whose output shape depends on floating-point constants."""
@@ -121,6 +118,8 @@ class Import:
         if node.op_type in ("Shape", "Size") and not node.domain:
             self._constant(*_measured(node, inputs[0]))
             return None
+        if node.op_type == "Dropout" and not self._drops_nothing(node):
+            raise ModelFault(f"{where(node)}: is in training mode, and drops at random; export the model for inference")
         infos = self._infer(node, inputs, outputs)
         if inputs and all(v.constant for v in inputs) and node.op_type not in NOT_FOLDED:
             self._fold(node, infos)
@@ -128,6 +127,14 @@ class Import:
         for info in infos:
             self.values[info.name] = self._feature(node, info)
         return graph_node(node, name, self.read)
+
+    def _drops_nothing(self, node: NodeProto) -> bool:
+        """Whether a Dropout is known to be in inference mode, or to have a ratio of 0."""
+        ratio, mode = (node.input[i] if i < len(node.input) else "" for i in (1, 2))
+        return not mode or self._is_zero(mode) or (ratio != "" and self._is_zero(ratio))
+
+    def _is_zero(self, name: str) -> bool:
+        return self.values[name].constant and not np.any(self.loaders[name]())
 
     def _infer(self, node: NodeProto, inputs: Sequence[Value], outputs: Sequence[str]) -> list[ValueInfoProto]:
         """A node's outputs with what onnx's inference says of them."""

@@ -155,7 +155,7 @@ def _pad(graph: Graph, node: Node) -> Edit | None:
 
 
 def _batch_norm(_: Graph, node: Node) -> Edit:
-    if node.integer("training_mode") or node.integer("spatial", 1) != 1 or len(node.outputs) > 1:
+    if node.integer("spatial", 1) != 1 or len(node.outputs) > 1:
         raise ModelFault(
             f"node {node.name!r} (BatchNormalization) is in training mode or not per channel; export it for inference"
         )

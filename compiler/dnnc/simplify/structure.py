@@ -24,8 +24,8 @@ class RemoveDead:
 
 @dataclass(frozen=True, slots=True)
 class RemoveIdentities:
-    """Removes nodes that hand on their first input: Identity, Dropout, Cast to the same type, one-input Sum or Concat,
-    Reshape to the same shape, Transpose and Pad that do nothing.
+    """Removes nodes that hand on their first input: Identity, Dropout (none is imported that drops), Cast to the same
+    type, one-input Sum or Concat, Reshape to the same shape, Transpose and Pad that do nothing.
 
     1. Their readers read the input instead.
     2. Where the output is a graph output, the node before takes over its name.
@@ -66,12 +66,6 @@ def _same(graph: Graph, node: Node) -> bool:
     return (source.shape, source.dtype) == (out.shape, out.dtype)
 
 
-def _inference(graph: Graph, node: Node) -> bool:
-    """Whether a Dropout is not in training mode."""
-    mode = node.input(2)
-    return not mode or (graph.value(mode).constant and not graph.constant(mode))
-
-
 def _in_order(graph: Graph, node: Node) -> bool:
     """Whether a Transpose leaves every axis where it is."""
     shape = graph.value(node.inputs[0]).shape
@@ -82,7 +76,7 @@ def _in_order(graph: Graph, node: Node) -> bool:
 IDENTITIES: Mapping[str, Callable[[Graph, Node], bool]] = {
     "Cast": _same,
     "Concat": lambda _, node: len(node.inputs) == 1,
-    "Dropout": _inference,
+    "Dropout": lambda _, node: True,
     "Expand": _same,
     "Flatten": _same,
     "Identity": lambda _, node: True,
