@@ -302,6 +302,7 @@ class Timing:
             compute=self.compute(t),
             pool=self._pool_cycles(t),
             tiles=t.trips["y"] * t.trips["x"] * t.trips["k"] * t.trips["g"],
+            even=self._every_other(t),
             moved=moved,
             beside=beside,
             pinned=pinned,
@@ -310,12 +311,29 @@ class Timing:
             ends=self._first_and_last(t),
         )
 
+    def _every_other(self, t: Tiles) -> tuple[tuple[Array, Array], ...]:
+        """How much of computing, pooling and storing every other output tile is: half, unless tiles of rows follow one
+        another and differ, as those of one row do under a pool with a stride of two."""
+        inner = self.structure.innermost(self.model.relevant["output"])
+        if not self.shape.pool or self.order[inner : inner + 1] != ("y",):
+            return ((1, 2),) * 3
+        columns = ("even_taps", "taps"), ("even_pool_taps", "pool_taps"), ("even_stored", "stored")
+        return tuple((t.at("y", even), t.at("y", every)) for even, every in columns)
+
     def _first_pass(self, t: Tiles) -> tuple[Array, Array]:
-        """How much of a pinned loop is its first pass: a part and the whole."""
+        """How much of a pinned loop passes while its pinned tiles arrive, a part and the whole: the first trip, and of
+        the loops between which do not index the operand the first trip too."""
         pin = self.structure.pin
         if not pin:
             return 1, 1
-        return (t.size("k"), self.shape.k) if pin[1] == "k" else (1, t.trips[pin[1]])
+        operand, loop, _ = pin
+        relevant = self.model.relevant[operand]
+        between = self.order[self.order.index(loop) + 1 : self.structure.innermost(relevant)]
+        part, whole = (t.size("k"), self.shape.k) if loop == "k" else (1, t.trips[loop])
+        for dim in between:
+            if dim not in relevant:
+                whole = whole * t.trips[dim]
+        return part, whole
 
     def _first_and_last(self, t: Tiles) -> tuple[Array, Array, Array]:
         """Bus bytes of the first tiles of input and weights, and of the last store."""
@@ -335,7 +353,8 @@ class Parts:
 
     Attributes:
         compute, pool: cycles of the array, and of the fused pool.
-        tiles: output tiles.
+        tiles: output tiles; even: how much of the computing, the pooling and the storing every other one of them is, a
+            part and the whole.
         moved: bus bytes of input, weights and output, without what is pinned.
         beside: bus bytes that have room to arrive beside computation in any case.
         pinned: bus bytes of pinned tiles; first: how much of the loop for which they stay is its first pass, in which
@@ -348,6 +367,7 @@ class Parts:
     compute: Array
     pool: Array
     tiles: Array
+    even: tuple[tuple[Array, Array], ...]
     moved: tuple[Array, ...]
     beside: Array
     pinned: Array
@@ -358,7 +378,8 @@ class Parts:
     def cycles(self, buffers: tuple[int, int, int]) -> Array:
         """Cycles with so many tiles held of (input, weights, output).
 
-        The pool works on a finished tile while the next one is computed, if there is room for two.
+        A finished tile is pooled and stored while the next one is computed, if there is room for two; a third one is
+        begun when one of them is gone.
         """
         beside, added = self.beside, self.rest
         pin = self.timing.structure.pin
@@ -368,10 +389,22 @@ class Parts:
             else:
                 added = added + moved + (end if pin and role == pin[0] else 0)
         if buffers[2] == 2:
-            work, after = np.maximum(self.compute, self.pool), self.pool // self.tiles
+            work = np.maximum(np.maximum(self.compute, self.pool), self._one_buffer())
+            after = self.pool // self.tiles
         else:
             work, after = self.compute + self.pool, 0
         return self._together(work, beside) + after + self.timing.transfer(added)
+
+    def _one_buffer(self) -> Array:
+        """Cycles of one of two output buffers, whose tiles follow one another: computed, pooled and stored in turn."""
+        shares = (
+            (self.compute, self.even[0]),
+            (self.pool, self.even[1]),
+            (self.timing.transfer(self.moved[2]), self.even[2]),
+        )
+        even = sum(cycles * part // np.maximum(whole, 1) for cycles, (part, whole) in shares)
+        both = sum(cycles for cycles, _ in shares)
+        return np.maximum(even, both - even)
 
     def _together(self, work: Array, beside: Array) -> Array:
         """Work with transfers beside it: in the first of the passes what is pinned, and in all the others."""

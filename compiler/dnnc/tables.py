@@ -57,7 +57,8 @@ class AxisTable:
         union_bursts, union_full: bursts of the rows that each tile adds to that union, and tiles that add all rows.
         first: rows loaded in the first step over all units.
         taps: valid taps of the slowest unit, summed over steps and images; pool_taps: rows that the fused pool's
-            windows read, likewise.
+            windows read, likewise; stored: rows stored, of all units.
+        even_taps, even_pool_taps, even_stored: the same of every other step, from the first.
         out_bursts: bursts of the stored rows where each tile's rows are one run.
         tile_bursts, wide_bursts, second_bursts: the same of the rows before pooling, at word and at accumulator
             width, and of a second operand's rows.
@@ -77,6 +78,10 @@ class AxisTable:
     first: Ints
     taps: Ints
     pool_taps: Ints
+    stored: Ints
+    even_taps: Ints
+    even_pool_taps: Ints
+    even_stored: Ints
     out_bursts: Ints
     tile_bursts: Ints
     wide_bursts: Ints
@@ -162,13 +167,17 @@ def axis_table(
         union_bursts=column(lambda r: images * int(r.loads.grown_bursts.sum())),
         union_full=column(lambda r: images * int((r.loads.union == window.size).sum())),
         first=column(lambda r: int(r.loads.load[0][:, 0].sum())),
-        taps=column(lambda r: images * r.taps),
-        pool_taps=column(lambda r: images * r.pool_taps),
+        taps=column(lambda r: images * int(r.taps.sum())),
+        pool_taps=column(lambda r: images * int(r.pool_taps.sum())),
+        stored=column(lambda r: images * int(r.stored_in.sum())),
+        even_taps=column(lambda r: images * int(r.taps[::2].sum())),
+        even_pool_taps=column(lambda r: images * int(r.pool_taps[::2].sum())),
+        even_stored=column(lambda r: images * int(r.stored_in[::2].sum())),
         out_bursts=column(lambda r: images * row.runs(r.stored, row.output)),
         tile_bursts=column(lambda r: images * row.runs(r.outputs, row.tile)),
         wide_bursts=column(lambda r: images * row.runs(r.outputs, row.wide)),
         second_bursts=column(lambda r: images * row.runs(r.outputs, row.second)),
-        last_rows=column(lambda r: r.last),
+        last_rows=column(lambda r: int(r.stored_in[-1])),
         pooled=column(lambda r: int(r.stored.max())),
         slots=column(lambda r: r.pool.slots if r.pool else 0),
         offset=np.asarray(offsets, dtype=np.int64),
@@ -198,9 +207,9 @@ class _Row:
     loads: _Loads
     outputs: Ints
     stored: Ints
-    last: int
-    taps: int
-    pool_taps: int
+    stored_in: Ints
+    taps: Ints
+    pool_taps: Ints
     pins: Pinned
 
 
@@ -216,20 +225,26 @@ def _row(
     outputs = np.array([stop - first for block in cut.tiles for first, stop in block], dtype=np.int64)
     if pooled:
         stored = np.array([len(ws) for block in pooled.complete for ws in block if ws], dtype=np.int64)
-        last = sum(len(block[-1]) for block in pooled.complete if len(block) == cut.steps)
+        stored_in = _by_step([[len(ws) for ws in block] for block in pooled.complete], cut.steps).sum(axis=0)
     else:
         stored = outputs
-        last = sum(stop - first for block in cut.tiles if len(block) == cut.steps for first, stop in block[-1:])
+        stored_in = _by_step([[stop - first for first, stop in block] for block in cut.tiles], cut.steps).sum(axis=0)
     taps = _slowest(cut, valid_taps(window))
-    pool_taps = _slowest(cut, _readers(pool)) if pool else 0
-    return _Row(cut, move, pooled, loads, outputs, stored, last, taps, pool_taps, _pins(loads, images, window.size))
+    pool_taps = _slowest(cut, _readers(pool)) if pool else np.zeros(cut.steps, dtype=np.int64)
+    return _Row(
+        cut, move, pooled, loads, outputs, stored, stored_in, taps, pool_taps, _pins(loads, images, window.size)
+    )
 
 
-def _slowest(cut: Cut, work: Sequence[int]) -> int:
-    """Work of the unit that has most of it in each step, summed over the steps; ``work`` is that of every output."""
+def _slowest(cut: Cut, work: Sequence[int]) -> Ints:
+    """Work of the unit that has most of it, by step; ``work`` is that of every output."""
     before = list(accumulate(work, initial=0))
-    steps = [[before[b] - before[a] for a, b in block] + [0] * (cut.steps - len(block)) for block in cut.tiles]
-    return int(np.max(steps, axis=0).sum())
+    return _by_step([[before[b] - before[a] for a, b in block] for block in cut.tiles], cut.steps).max(axis=0)
+
+
+def _by_step(blocks: Sequence[Sequence[int]], steps: int) -> Ints:
+    """Figures by [unit, step]; blocks that end early have zeros."""
+    return np.array([[*block, *[0] * (steps - len(block))] for block in blocks], dtype=np.int64)
 
 
 def _readers(pool: Window) -> list[int]:
