@@ -20,7 +20,12 @@ from onnx import TensorProto, helper
 
 import dnnc
 from dnnc import artifact
+from dnnc.capacity import ways
 from dnnc.cli.program import status
+from dnnc.layer import Shape
+from dnnc.schedule import Dim
+from dnnc.space import Limits, Space
+from dnnc_runtime.program import Window
 from model_builder import ModelBuilder
 from zoo import NETWORKS
 
@@ -207,14 +212,37 @@ def test_what_does_not_fit_names_the_smallest_sizes_that_do(program: Program, si
 
     line = program.refuses(4, *command(sizes))
     assert line.startswith("error: layer 'conv' (Conv) does not fit two-buffer: "), line
-    found = re.findall(r"memory '(\w+)' has ([\d,]+) B and lacks ([\d,]+) B: [^:;]* is ([\d,]+) B", line)
-    named = {name: [int(figure.replace(",", "")) for figure in figures] for name, *figures in found}
-    assert {name: has for name, (has, _, _) in named.items()} == sizes
-    assert all(lacks == smallest - has > 0 for has, lacks, smallest in named.values())
-    enough = {name: smallest for name, (_, _, smallest) in named.items()}
-    assert program.run(*command(enough))[0] == 0
-    for name, smallest in enough.items():
-        program.refuses(4, *command({**enough, name: smallest - 2}))
+    for way in line.split("; or "):
+        found = re.findall(r"memory '(\w+)' has ([\d,]+) B and lacks ([\d,]+) B: [^:;,]* is ([\d,]+) B", way)
+        named = {name: [int(figure.replace(",", "")) for figure in figures] for name, *figures in found}
+        assert {name: has for name, (has, _, _) in named.items()} == sizes
+        assert all(lacks == smallest - has > 0 for has, lacks, smallest in named.values())
+        enough = {name: smallest for name, (_, _, smallest) in named.items()}
+        assert program.run(*command(enough))[0] == 0
+        for name, smallest in enough.items():
+            program.refuses(4, *command({**enough, name: smallest - 2}))
+
+
+def test_where_either_memory_would_do_the_smaller_shortage_comes_first() -> None:
+    """A layer in one tile, 16 to 16 planes of 8x8, 3x3, in bytes of one unit's maps and one vMAC's weights:
+
+    combined: 4 of 8 rows, 16 planes of 2 rows out: 1024 + 512; 4 kernels of 288: 1152.
+    cooperative: all rows, 4 planes out: 2048 + 512; one kernel: 288.
+    """
+    square = Window(8, 8, 3, pad=1, pad_after=1)
+    tiles: tuple[tuple[Dim, int], ...] = (("y", 1), ("x", 1), ("k", 1), ("c", 1))
+    limits = Limits(modes=("cooperative", "combined"), counts=tiles, move=False)
+
+    def enough(maps: int, weights: int) -> list[list[tuple[str, int]]]:
+        machine = dnnc.load_machine("snowflake").with_memory("maps", maps).with_memory("weights", weights)
+        found = ways(Space(Shape("array", 1, 1, 16, 16, square, square), machine, limits))
+        return [[(memory.name, memory.lacks) for memory in way] for way in found]
+
+    assert enough(1536, 1150) == [[("weights", 2)], [("maps", 1024)]]
+    assert enough(2558, 288) == [[("maps", 2)], [("weights", 864)]]
+    assert enough(1534, 286) == [[("maps", 2), ("weights", 866)], [("maps", 1026), ("weights", 2)]]
+    assert enough(1534, 1152) == [[("maps", 2)]]
+    assert enough(2560, 286) == [[("weights", 2)]]
 
 
 # -- artifacts --------------------------------------------------------------------------------------------------------

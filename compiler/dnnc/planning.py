@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dnnc.capacity import missing
+from dnnc.capacity import described, ways
 from dnnc.emit import emit_layer
 from dnnc.layer import HostLayer, Layer, Lowered, Shape
 from dnnc.plan import LayerPlan, Plan
@@ -130,21 +130,16 @@ class Planner:
         return timed
 
     def _refusal(self, layer: Layer, limits: Limits) -> UsageFault | CapacityFault:
-        lacking = missing(Space(layer.shape, self.machine, limits))
+        enough = ways(Space(layer.shape, self.machine, limits))
         asked = self.rules.describe(layer.name) if self.rules else ""
-        if not lacking:
+        if not enough:
             return UsageFault(
                 f"layer {layer.name!r} ({layer.operator}): no schedule of {self.machine.name} is legal under "
                 f"{asked or 'its modes'}; relax the constraints"
             )
-        needs = "; ".join(
-            f"memory {m.name!r} has {m.has:,} B and lacks {m.smallest - m.has:,} B: "
-            f"the smallest size that would do is {m.smallest:,} B"
-            for m in lacking
-        )
         under = f" under {asked}" if asked else ""
         return CapacityFault(
-            f"layer {layer.name!r} ({layer.operator}) does not fit {self.machine.name}{under}: {needs}"
+            f"layer {layer.name!r} ({layer.operator}) does not fit {self.machine.name}{under}: {described(enough)}"
         )
 
 
