@@ -115,14 +115,17 @@ class _Search:
         most = optimist(model, tiles)
         wanted = self.steps.open(model.bytes(most), Timing(model).least(most), all_trips(tiles))
         for points in listed(self.space, structure, tiles, wanted):
+            fitting = held(self.space, model, points)
+            if fitting is None:
+                continue
             if structure.pin:
                 # More buffers leave room for fewer pinned tiles, and may still be faster.
                 for buffers in all_buffers(self.space):
                     roomy = Model(model.shape, model.machine, replace(structure, buffers=buffers))
-                    fitting = held(self.space, roomy, points)
-                    if fitting is not None:
-                        self._keep(roomy, fitting, Timing(roomy).cycles(fitting))
-            elif (fitting := held(self.space, model, points)) is not None:
+                    others = held(self.space, roomy, fitting, fewer=True)
+                    if others is not None:
+                        self._keep(roomy, others, Timing(roomy).cycles(others))
+            else:
                 parts = Timing(model).parts(fitting)
                 for buffers, ok in roomier(model, fitting, all_buffers(self.space)):
                     if len(ok):

@@ -98,13 +98,17 @@ def listed(space: Space, structure: Structure, tiles: Tiles, wanted: Array) -> I
         yield Tiles(tiles.tables, index)
 
 
-def held(space: Space, model: Model, points: Tiles) -> Tiles | None:
-    """The points that fit, with as many tiles pinned as fit, or as are asked for; None if there are none."""
+def held(space: Space, model: Model, points: Tiles, fewer: bool = False) -> Tiles | None:
+    """The points that fit, with as many tiles pinned as fit, or as are asked for; None if there are none.
+
+    Args:
+        fewer: the points have as many tiles pinned as fit with fewer buffers: with more, no more of them do.
+    """
     if not model.structure.pin:
         ok = np.broadcast_to(fits(model.machine, model.memory(points)), (length(points),))
         return at(points, np.flatnonzero(ok)) if ok.any() else None
     pin = space.limits.pin
-    return _largest_pin(model, points, pin.tiles if isinstance(pin, Pin) else 0)
+    return _largest_pin(model, points, pin.tiles if isinstance(pin, Pin) else 0, fewer)
 
 
 def roomier(model: Model, points: Tiles, choices: Iterator[Buffers]) -> Iterator[tuple[Buffers, Ints]]:
@@ -122,11 +126,11 @@ def roomier(model: Model, points: Tiles, choices: Iterator[Buffers]) -> Iterator
         yield buffers, np.flatnonzero(np.broadcast_to(fits(model.machine, used), (length(points),)))
 
 
-def _largest_pin(model: Model, tiles: Tiles, asked: int) -> Tiles | None:
+def _largest_pin(model: Model, tiles: Tiles, asked: int, fewer: bool) -> Tiles | None:
     """Every point with as many tiles pinned as fit (each more saves bytes), or with as many as asked for."""
     assert model.structure.pin
     dim = model.structure.pin[2]
-    most = np.broadcast_to(tiles.trips[dim] - 1, (length(tiles),))
+    most = np.asarray(tiles.pinned) if fewer else np.broadcast_to(tiles.trips[dim] - 1, (length(tiles),))
 
     def holds(points: Ints, count: Ints) -> Ints:
         part = replace(at(tiles, points), pinned=count)
@@ -136,7 +140,7 @@ def _largest_pin(model: Model, tiles: Tiles, asked: int) -> Tiles | None:
     if asked:
         pinned = np.where((most >= asked) & holds(every, np.minimum(most, asked)), asked, 0)
     elif dim in ("y", "x"):
-        pinned = _descend(_bisect(most, _alone(model, tiles, most)), holds)
+        pinned = _descend(most if fewer else _bisect(most, _alone(model, tiles, most)), holds)
     else:
         pinned = _bisect(most, holds)
     found = np.flatnonzero(pinned)
@@ -170,8 +174,9 @@ def _descend(most: Ints, holds: Callable[[Ints, Ints], Ints]) -> Ints:
 
 def _bisect(most: Ints, holds: Callable[[Ints, Ints], Ints]) -> Ints:
     """The largest count that fits, where every pinned tile adds to what is held."""
-    low, high = np.zeros(len(most), dtype=np.int64), most.astype(np.int64)
-    every = np.arange(len(most))
+    every, high = np.arange(len(most)), most.astype(np.int64)
+    low = np.where(holds(every, high), high, 0)
+    high = np.maximum(low, high - 1)
     while (low < high).any():
         middle = (low + high + 1) // 2
         ok = holds(every, middle)

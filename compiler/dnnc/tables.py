@@ -244,7 +244,8 @@ def _slowest(cut: Cut, work: Sequence[int]) -> Ints:
 
 def _by_step(blocks: Sequence[Sequence[int]], steps: int) -> Ints:
     """Figures by [unit, step]; blocks that end early have zeros."""
-    return np.array([[*block, *[0] * (steps - len(block))] for block in blocks], dtype=np.int64)
+    table: Ints = np.array([[*block, *[0] * (steps - len(block))] for block in blocks], dtype=np.int64)
+    return table
 
 
 def _readers(pool: Window) -> list[int]:
