@@ -54,16 +54,16 @@ def save(compilation: Compilation, path: str | Path) -> None:
         UsageFault: the path cannot be written.
     """
     target = Path(path)
-    _writing(target, lambda: documents.write(target, documents.seal(_document(compilation, target.parent))))
+    writing(target, lambda: documents.write(target, documents.seal(_document(compilation, target.parent))))
 
 
 def check_writable(path: str | Path) -> None:
     """Find out, before the search, whether :func:`save` could write a path. Raises UsageFault if it cannot."""
-    _writing(Path(path), lambda: documents.check_writable(Path(path)))
+    writing(Path(path), lambda: documents.check_writable(Path(path)))
 
 
-def _writing(path: Path, act: Callable[[], None]) -> None:
-    """Turn what the system says of a path into a fault."""
+def writing(path: Path, act: Callable[[], None]) -> None:
+    """Write to a path; what the system says against it becomes a fault. Raises UsageFault."""
     try:
         act()
     except OSError as error:

@@ -11,6 +11,7 @@ import dnnc
 from dnnc.cli.check import check
 from dnnc.cli.compile import compile
 from dnnc.cli.inspect import inspect
+from dnnc.cli.report import report
 from dnnc.cli.run import run
 from dnnc.cli.targets import targets
 from dnnc.cli.terminal import USAGE, complain
@@ -43,7 +44,7 @@ def root(
     """Compile ONNX models to accelerator schedules that provably move the fewest DRAM bytes, and run the proof."""
 
 
-for command in (compile, check, run, inspect, targets):
+for command in (compile, check, run, inspect, report, targets):
     app.command()(command)
 
 

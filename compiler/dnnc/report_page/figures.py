@@ -1,0 +1,154 @@
+"""What a page shows of a network: its plan beside its timeline, layer by layer, and all of it as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+from dnnc.layer import HostLayer
+from dnnc.performance import Performance, performance_data, performances, total
+from dnnc.plan import LayerPlan, Plan
+from dnnc.report_page.fronts import LayerFront
+from dnnc.summary import Data, host_data
+from dnnc_runtime.machine import Machine
+from dnnc_runtime.time_shares import Time
+from dnnc_runtime.timeline import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A layer of the array: its plan, when it runs, and how good that is."""
+
+    plan: LayerPlan
+    time: Time
+    performance: Performance
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.plan.name
+
+    @property
+    def seconds(self) -> float:
+        """How long it takes."""
+        return self.performance.seconds
+
+
+@dataclass(frozen=True)
+class Network:
+    """A compiled network under the name that a page gives it.
+
+    Attributes:
+        name: what people read; ``slug``: the same for file names and ids.
+        fronts: of its distinct layers, None where nobody asked for them.
+    """
+
+    name: str
+    slug: str
+    plan: Plan
+    timing: Timing
+    fronts: tuple[LayerFront, ...] | None = None
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that it is compiled for."""
+        return self.plan.machine
+
+    @cached_property
+    def lines(self) -> tuple[Line | HostLayer, ...]:
+        """Layers in execution order; what the host runs is not timed."""
+        assert self.timing.sections == tuple(layer.name for layer in self.plan.layers)
+        found = performances(self.plan, self.timing)
+        return tuple(
+            layer if isinstance(layer, HostLayer) else Line(layer, time, found[layer.name])
+            for layer, time in zip(self.plan.layers, self.timing.times, strict=True)
+        )
+
+    @property
+    def layers(self) -> tuple[Line, ...]:
+        """The layers of the array."""
+        return tuple(line for line in self.lines if isinstance(line, Line))
+
+    @property
+    def performance(self) -> Performance:
+        """Of all layers of the array, one after the other."""
+        return total(self.machine, (line.performance for line in self.layers))
+
+    def seconds(self, cycles: float) -> float:
+        """Seconds of so many cycles."""
+        return cycles / self.machine.clock_hz
+
+    def milliseconds(self, ticks: float) -> float:
+        """Milliseconds of so many ticks of the timeline."""
+        return 1e3 * self.seconds(ticks / self.timing.ticks_per_cycle)
+
+
+def peak(machine: Machine) -> float:
+    """Operations per second of all multiply-accumulate units, two operations in each."""
+    return 2 * machine.macs_per_cycle * machine.clock_hz
+
+
+def intensity(of: Performance) -> float:
+    """Operations for each byte of DRAM payload."""
+    return of.ops / of.dram_bytes if of.dram_bytes else 0.0
+
+
+def named(networks: Sequence[Network]) -> tuple[Network, ...]:
+    """Networks under names and slugs that differ."""
+    taken: set[str] = set()
+    out: list[Network] = []
+    for network in networks:
+        number, name, slug = 1, network.name, network.slug
+        while {name, slug} & taken:
+            number += 1
+            name, slug = f"{network.name} ({number})", f"{network.slug}-{number}"
+        taken |= {name, slug}
+        out.append(replace(network, name=name, slug=slug))
+    return tuple(out)
+
+
+# -- plain data ------------------------------------------------------------------------------------------------------
+
+
+def network_data(network: Network) -> Data:
+    """The figures that the page draws, under the names that ``--json`` has for them."""
+    plan, machine, timing = network.plan, network.machine, network.timing
+    return {
+        "name": network.name,
+        "status": plan.status,
+        "objective": str(plan.objective),
+        "target": {
+            "name": machine.name,
+            "digest": machine.digest,
+            "clock_hz": machine.clock_hz,
+            "ops_per_second": peak(machine),
+            "dram_bytes_per_second": machine.dram.bytes_per_second,
+        },
+        "totals": {**asdict(plan.totals), "time": performance_data(network.performance)},
+        "layers": [_layer_data(line) for line in network.layers],
+        "host": [host_data(layer) for layer in plan.on_host],
+        "memories": {
+            memory.name: {"bytes": memory.bytes, "largest_bytes": timing.occupancy[memory.name].largest}
+            for memory in machine.memories
+        },
+        "fronts": None if network.fronts is None else [asdict(front) for front in network.fronts],
+    }
+
+
+def _layer_data(line: Line) -> Data:
+    plan, figures = line.plan, line.plan.figures
+    return {
+        "name": plan.name,
+        "operator": plan.layer.operator,
+        "traffic": {role: {"read": read, "write": write} for role, (read, write) in plan.traffic.items()},
+        "dram_bytes": figures.dram_bytes,
+        "bus_bytes": figures.bus_bytes,
+        "compulsory_bytes": plan.compulsory_bytes,
+        "lower_bound_bytes": plan.lower_bound_bytes,
+        "macs": plan.macs,
+        "valid_ops": plan.valid_ops,
+        "cycles": figures.cycles,
+        "time": performance_data(line.performance),
+        "start_cycle": line.time.start,
+    }

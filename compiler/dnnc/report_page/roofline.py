@@ -1,0 +1,115 @@
+"""The roofline: what networks and layers attain, under what their machines could."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import atan2, cos, degrees, pi, sin
+
+from dnnc.performance import Performance
+from dnnc.report_page.figures import Network, intensity, peak
+from dnnc.report_page.markup import Markup, element, join, label, mark, number, path, wide
+from dnnc.report_page.palette import colour
+from dnnc.report_page.picture import WIDTH, Picture, across, upright
+from dnnc.report_page.scale import Scale
+from dnnc_runtime.machine import Machine
+
+_TOP, _BOTTOM, _LEFT, _RIGHT = 20.0, 470.0, 66.0, WIDTH - 20.0
+
+_CAPTION = (
+    "Operations per second against operations per DRAM payload byte, both axes logarithmic. Large marks are networks, "
+    "small ones their layers; lines are what the machine can do at most: flat, every multiplier busy; sloped, the DRAM "
+    "channel busy. Layers without multiply-accumulates (pools, sums) do no operations in this sense and are no points."
+)
+
+
+def roofline(networks: Sequence[Network]) -> Picture:
+    """All networks and their layers under the roofs of their machines."""
+    machines = tuple({network.machine.digest: network.machine for network in networks}.values())
+    x, y = _scales(networks, machines)
+    axes = across(x, _TOP, _BOTTOM, "operations per DRAM byte (op/B)"), upright(y, _LEFT, _RIGHT, "Gop/s")
+    roofs = [_roof(machine, x, y, len(machines) > 1) for machine in machines]
+    small = [mark for i, network in enumerate(networks) for mark in _layers(network, i, x, y)]
+    large = _networks(networks, x, y)
+    body = join([*axes, *roofs, *small, large])
+    return Picture("roofline", "", "Roofline", _CAPTION, _BOTTOM + 46, body)
+
+
+def _points(networks: Iterable[Network]) -> list[Performance]:
+    every = [(network.performance, *(line.performance for line in network.layers)) for network in networks]
+    return [of for found in every for of in found if of.ops_per_second]
+
+
+def _scales(networks: Sequence[Network], machines: Sequence[Machine]) -> tuple[Scale, Scale]:
+    points = _points(networks)
+    ridges = [peak(m) / m.dram.bytes_per_second for m in machines]
+    intensities = [*(intensity(of) for of in points), *ridges]
+    rates = [*(of.ops_per_second for of in points), *(peak(m) / 4 for m in machines)]
+    x = Scale(min(intensities) / 2, max(*intensities, 4 * max(ridges)) * 1.5, _LEFT, _RIGHT, log=True)
+    y = Scale(min(rates) / 2e9, 1.6 * max(peak(m) for m in machines) / 1e9, _BOTTOM, _TOP, log=True)
+    return x, y
+
+
+def _roof(machine: Machine, x: Scale, y: Scale, several: bool) -> Markup:
+    speed, top = machine.dram.bytes_per_second / 1e9, peak(machine) / 1e9
+    foot = max(x.least, y.least / speed)
+    points = [(x(a), y(b)) for a, b in ((foot, foot * speed), (top / speed, top), (x.most, top))]
+    (x0, y0), (x1, y1), (x2, y2) = points
+    turn = atan2(y1 - y0, x1 - x0)
+    slope = (x0 + x1) / 2 + 9 * sin(turn), (y0 + y1) / 2 - 9 * cos(turn)
+    of = f"{machine.name}: " if several else ""
+    return mark(
+        f"{machine.name}\n{top:g} Gop/s = 2 x {machine.macs_per_cycle} multipliers x {machine.clock_hz / 1e6:g} MHz\n"
+        f"DRAM {speed:g} GB/s",
+        path(points, "roof"),
+        label(*slope, f"{of}DRAM {speed:g} GB/s", "middle", turn=degrees(turn)),
+        label(x2 - 4, y2 - 8, f"{of}{top:g} Gop/s", "end"),
+    )
+
+
+def _layers(network: Network, index: int, x: Scale, y: Scale) -> list[Markup]:
+    return [
+        mark(
+            f"{network.name}: {line.name}\n{_facts(of)}",
+            shape(index, x(intensity(of)), y(of.ops_per_second / 1e9), 4.5),
+        )
+        for line in network.layers
+        if (of := line.performance).ops_per_second
+    ]
+
+
+def _networks(networks: Sequence[Network], x: Scale, y: Scale) -> Markup:
+    """Large marks with their names beside them, each name where no other is."""
+    marks: list[Markup] = []
+    taken: list[tuple[float, float, float]] = []
+    for index, network in enumerate(networks):
+        of = network.performance
+        if not of.ops_per_second:
+            continue
+        at, height = x(intensity(of)), y(of.ops_per_second / 1e9)
+        width = wide(network.name, 13)
+        left = at + 14 + width > _RIGHT
+        start, base = (at - 14 - width if left else at + 14), height + 4
+        while any(abs(base - b) < 16 and start < e and s < start + width for s, e, b in taken):
+            base += 16
+        taken.append((start, start + width, base))
+        name = label(at - 14 if left else at + 14, base, network.name, "strong halo end" if left else "strong halo")
+        marks.append(mark(f"{network.name}\n{_facts(of)}", shape(index, at, height, 9), name))
+    return join(marks)
+
+
+def _facts(of: Performance) -> str:
+    return (
+        f"{of.ops / 1e6:,.3f} Mop, {of.dram_bytes / 1e6:,.3f} MB of DRAM payload: {intensity(of):,.2f} op/B\n"
+        f"{1e3 * of.seconds:,.3f} ms: {of.ops_per_second / 1e9:,.2f} Gop/s, {100 * of.efficiency:.1f} % of the peak"
+    )
+
+
+def shape(index: int, x: float, y: float, size: float) -> Markup:
+    """The mark of the index-th network: forms and colours differ, and repeat after many."""
+    kind = f"s{colour(index)} dot"
+    corners = (0, 4, 3, 5, 6)[index % 5]
+    if not corners:
+        return element("circle", cx=x, cy=y, r=size, class_=kind)
+    turns = [pi * (2 * i / corners - 0.5) for i in range(corners)]
+    points = " ".join(f"{number(x + 1.25 * size * cos(t))},{number(y + 1.25 * size * sin(t))}" for t in turns)
+    return element("polygon", points=points, class_=kind)
