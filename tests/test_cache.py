@@ -18,7 +18,7 @@ from dnnc import documents
 from dnnc.cache import Cache, default_directory, question
 from dnnc.layer import Shape
 from dnnc.planning import Planner
-from dnnc.search import NoSchedule, Objective, Proof, Result, hurried, optimize
+from dnnc.search import COST_MODEL, NoSchedule, Objective, Proof, Result, hurried, optimize
 from dnnc.space import Limits
 from dnnc_runtime import machine as targets
 from dnnc_runtime.machine import Machine
@@ -95,15 +95,56 @@ def test_percentages_tell_balanced_objectives_apart_and_no_others() -> None:
     assert key(Objective("traffic", 5.0)) == key(Objective("traffic", 6.0))
 
 
-def test_another_version_of_model_or_solver_asks_anew(
-    kept: tuple[Cache, Result, Path], monkeypatch: pytest.MonkeyPatch
+def older(_: str) -> str:
+    return "1.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("COST_MODEL", "0", f"cost model {COST_MODEL!r}, this one has '0'"),
+        ("FORMAT", 0, f"format {caches.FORMAT}, this one has 0"),
+        ("version", older, "this one has '1.0'"),
+    ],
+)
+def test_a_result_of_another_version_is_ignored_with_a_warning_and_replaced(
+    kept: tuple[Cache, Result, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    value: Any,
+    said: str,
 ) -> None:
-    cache, _, _ = kept
-    changes: dict[str, Any] = {"COST_MODEL": "0", "FORMAT": 0, "version": str}
-    for name, value in changes.items():
-        with monkeypatch.context() as patch:
-            patch.setattr(caches, name, value)
-            assert cache.get(CONV, SNOWFLAKE, Limits(), TRAFFIC) is None
+    cache, result, path = kept
+    monkeypatch.setattr(caches, name, value)
+    assert cache.get(CONV, SNOWFLAKE, Limits(), TRAFFIC) is None
+    cache.put(CONV, SNOWFLAKE, Limits(), TRAFFIC, result)
+    assert list(cache.directory.iterdir()) == [path]
+    assert cache.get(CONV, SNOWFLAKE, Limits(), TRAFFIC) == result
+    cache.close()
+    (warning,) = caplog.messages
+    assert "ignored 1 result that is of another version (" in warning
+    assert said in warning
+
+
+def test_warnings_are_one_for_each_kind(
+    kept: tuple[Cache, Result, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, _, path = kept
+    shapes = [replace(CONV, k=k) for k in range(1, 7)]
+    for shape in shapes:
+        cache.put(shape, SNOWFLAKE, Limits(), TRAFFIC, hurried(shape, SNOWFLAKE))
+    path.write_bytes(b"")
+    monkeypatch.setattr(caches, "COST_MODEL", "0")
+    for shape in (*shapes, CONV):
+        assert cache.get(shape, SNOWFLAKE, Limits(), TRAFFIC) is None
+    assert caplog.messages == []
+    cache.close()
+    stale, damaged = caplog.messages
+    assert stale.startswith(f"cache {cache.directory}: ignored 6 results that are of another version (cost model ")
+    assert damaged.startswith(f"cache {cache.directory}: ignored 1 result that is damaged, {path.name}: not a JSON")
+    cache.close()
+    assert len(caplog.messages) == 2
 
 
 # -- what cannot be trusted -------------------------------------------------------------------------------------------
@@ -126,6 +167,7 @@ DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda text: text.replace(b"optimal", b"feasible"), "damaged or changed"),
     (_resealed(lambda c: c.update(key="0" * 64)), "it answers another question"),
     (_resealed(lambda c: c.update(extra=1)), "unknown: extra"),
+    (_resealed(lambda c: c.pop("versions")), "it states no versions"),
     (_resealed(lambda c: c["schedule"].update(k="64")), "schedule.k: found '64', expected int"),
     (_resealed(lambda c: c["schedule"].update(k=7)), "tiles of k are not legal"),
     (_resealed(lambda c: c["schedule"].update(mode="none")), "mode 'none' cannot run the layer"),
@@ -141,9 +183,10 @@ def test_what_is_damaged_is_ignored_with_a_warning(
     cache, result, path = kept
     path.write_bytes(damage(path.read_bytes()))
     assert cache.get(CONV, SNOWFLAKE, Limits(), TRAFFIC) is None
+    cache.close()
     (warning,) = caplog.records
     assert (warning.name, warning.levelno) == ("dnnc", logging.WARNING)
-    assert str(path) in warning.getMessage()
+    assert path.name in warning.getMessage()
     assert reason in warning.getMessage()
     cache.put(CONV, SNOWFLAKE, Limits(), TRAFFIC, result)
     assert cache.get(CONV, SNOWFLAKE, Limits(), TRAFFIC) == result
@@ -154,7 +197,8 @@ def test_a_file_that_cannot_be_read(kept: tuple[Cache, Result, Path], caplog: py
     path.unlink()
     path.mkdir()
     assert cache.get(CONV, SNOWFLAKE, Limits(), TRAFFIC) is None
-    assert "cannot be read: Is a directory" in caplog.text
+    cache.close()
+    assert f"unreadable, {path.name}: Is a directory" in caplog.text
 
 
 def test_a_directory_that_cannot_be_written_warns_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -266,6 +266,20 @@ def test_colour_is_for_terminals_unless_asked_for(cli: Command, folder: Path) ->
     assert "\x1b[" not in cli("check", folder / "net.onnx", "--color", "never").out
 
 
+def test_results_of_another_version_are_one_warning_unless_quiet(
+    cli: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = "compile", folder / "net.onnx", "-q", "--cache", tmp_path
+    assert cli(*command).err == ""
+    monkeypatch.setattr("dnnc.cache.COST_MODEL", "0")
+    found = cli(*(word for word in command if word != "-q"))
+    assert found.status == 0
+    assert found.err.startswith(f"warning: cache {tmp_path}: ignored ")
+    assert found.err.count("warning: ") == 1
+    monkeypatch.setattr("dnnc.cache.COST_MODEL", "00")
+    assert cli(*command).err == ""
+
+
 def test_no_host_refuses_every_node_at_once(cli: Command, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "net.dnnc"
     found = cli("compile", folder / "net.onnx", "--no-host", "--no-cache", "-o", output)

@@ -130,6 +130,8 @@ def compile(
     tell("simplify", graph)
     planner = _planner(machine, objective, rules, cache, time_limit, progress)
     lowered, plan, unfused = _plan(graph, machine, rules, planner, host, tell)
+    if planner.store:
+        planner.store.close()
     tell("plan", plan)
     program = emit(lowered, dict(plan.schedules), machine)
     tell("program", program)

@@ -44,6 +44,10 @@ class Store(Protocol):
         """Keep a result."""
         ...
 
+    def close(self) -> None:
+        """Say what was wrong with what was kept."""
+        ...
+
 
 class Rules(Protocol):
     """What a user asks of a layer's schedule."""

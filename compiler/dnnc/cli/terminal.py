@@ -151,7 +151,8 @@ def terminal(verbose: bool, quiet: bool, color: str) -> Generator[Terminal, None
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _shown(screen)
-            yield screen
+            with _logged(screen):
+                yield screen
             with _stdout() as stream:
                 stream.flush()
     except (typer.Exit, StdoutError):
@@ -184,3 +185,18 @@ def _shown(screen: Terminal) -> Callable[..., None]:
             screen.warn(str(message))
 
     return show
+
+
+@contextmanager
+def _logged(screen: Terminal) -> Generator[None, None, None]:
+    """Shows what the package logs as warnings."""
+    import logging
+
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: screen.warn(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("dnnc")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
