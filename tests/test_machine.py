@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dnnc
 from dnnc_runtime import machine
 from dnnc_runtime.errors import UsageFault
 from dnnc_runtime.machine import FUSIBLE, ROLES, Dram, Level, Machine, Memory, Mode
+from zoo import NETWORKS
 
 SNOWFLAKE = (Path(machine.__file__).parent / "targets" / "snowflake.toml").read_text("utf-8")
 
 
 def test_shipped_machines_are_listed_and_load() -> None:
-    assert machine.shipped() == ("snowflake", "two-buffer")
+    assert machine.shipped() == ("snowflake", "snowflake-1024", "snowflake-2048", "snowflake-3072", "two-buffer")
     for name in machine.shipped():
         assert machine.load(name).name == name
 
@@ -38,6 +41,37 @@ def test_snowflake_is_the_published_machine() -> None:
     assert snowflake.fuses == set(FUSIBLE)
     assert snowflake.units_can_send
     assert snowflake.dram.longest_transfer_bytes == 512 * snowflake.dram.burst_bytes
+
+
+@pytest.mark.parametrize(
+    ("macs", "gops", "gigabytes"),
+    [
+        (1024, 383, 18),
+        pytest.param(2048, 766, 36, marks=pytest.mark.slow),
+        pytest.param(3072, 1148, 54, marks=pytest.mark.slow),
+    ],
+)
+def test_larger_snowflakes_run_alexnet(macs: int, gops: int, gigabytes: int, results: Path) -> None:
+    """Their four published figures; all else is that of the smallest, once for each cluster of 256 MACs."""
+    large, small = machine.load(f"snowflake-{macs}"), machine.load("snowflake")
+    clusters = macs // small.macs_per_cycle
+    assert (large.macs_per_cycle, large.clock_hz, large.dram.bytes_per_second) == (macs, 187e6, gigabytes * 1e9)
+    assert 2 * macs * large.clock_hz // 1e9 in (gops, gops - 1)  # 382.976, 765.952, 1,148.928: rounded up or down
+    shared = replace(
+        small,
+        clock_hz=large.clock_hz,
+        levels=(replace(small.levels[0], count=clusters * small.levels[0].count), *small.levels[1:]),
+        pool_comparisons_per_cycle=clusters * small.pool_comparisons_per_cycle,
+        dram=replace(small.dram, bytes_per_second=large.dram.bytes_per_second),
+        units_can_send=False,
+    )
+    assert large.digest == shared.digest
+    model = NETWORKS["alexnet"]()
+    compiled = dnnc.compile(model, large, cache=results)
+    assert compiled.plan.status == "optimal"
+    assert sum(compiled.counted.payload.values()) == compiled.plan.totals.dram_bytes
+    image = np.random.default_rng(0).standard_normal((1, 3, 224, 224), np.float32)
+    assert max(layer.error for layer in dnnc.verify(compiled, {"input": image}).layers) < 1e-4
 
 
 def test_two_buffer_is_one_unit_that_pools_separately() -> None:
@@ -128,9 +162,10 @@ def test_a_file_is_a_target(tmp_path: Path) -> None:
 
 
 def test_targets_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageFault, match=r"no target 'snowflak': did you mean 'snowflake'.*snowflake, two-buffer"):
+    with pytest.raises(UsageFault, match=r"no target 'snowflak': did you mean 'snowflake'.*snowflake-3072, two-buffer"):
         machine.load("snowflak")
-    with pytest.raises(UsageFault, match="no target 'zzz': allowed: snowflake, two-buffer, or the path"):
+    names = "snowflake, snowflake-1024, snowflake-2048, snowflake-3072, two-buffer"
+    with pytest.raises(UsageFault, match=f"no target 'zzz': allowed: {names}, or the path"):
         machine.load("zzz")
     with pytest.raises(UsageFault, match=r"absent\.toml: cannot read the target file: No such file"):
         machine.load(tmp_path / "absent.toml")
