@@ -91,11 +91,11 @@ def test_the_version_is_the_projects(cli: Command) -> None:
 def test_help_lists_commands_and_exit_statuses(cli: Command) -> None:
     found = cli("--help")
     assert found.status == 0
-    for word in ("compile", "check", "run", "inspect", "targets", "130 interrupted"):
+    for word in ("compile", "check", "run", "inspect", "report", "targets", "130 interrupted"):
         assert word in found.out
 
 
-@pytest.mark.parametrize("command", [[], ["compile"], ["check"], ["run"], ["inspect"], ["targets"]])
+@pytest.mark.parametrize("command", [[], ["compile"], ["check"], ["run"], ["inspect"], ["report"], ["targets"]])
 def test_help_imports_no_heavy_module(command: list[str]) -> None:
     heavy = ("numpy", "networkx", "onnx", "onnxruntime", "ortools", "pandas", "rich.console", "rich.table")
     code = (

@@ -28,9 +28,8 @@ def roofline(networks: Sequence[Network]) -> Picture:
     x, y = _scales(networks, machines)
     axes = across(x, _TOP, _BOTTOM, "operations per DRAM byte (op/B)"), upright(y, _LEFT, _RIGHT, "Gop/s")
     roofs = [_roof(machine, x, y, len(machines) > 1) for machine in machines]
-    small = [mark for i, network in enumerate(networks) for mark in _layers(network, i, x, y)]
-    large = _networks(networks, x, y)
-    body = join([*axes, *roofs, *small, large])
+    small = [point for i, network in enumerate(networks) for point in _layers(network, i, x, y)]
+    body = join([*axes, *roofs, *small, *_networks(networks, x, y)])
     return Picture("roofline", "", "Roofline", _CAPTION, _BOTTOM + 46, body)
 
 
@@ -77,24 +76,18 @@ def _layers(network: Network, index: int, x: Scale, y: Scale) -> list[Markup]:
     ]
 
 
-def _networks(networks: Sequence[Network], x: Scale, y: Scale) -> Markup:
-    """Large marks with their names beside them, each name where no other is."""
-    marks: list[Markup] = []
-    taken: list[tuple[float, float, float]] = []
+def _networks(networks: Sequence[Network], x: Scale, y: Scale) -> list[Markup]:
+    """Large marks, and a legend where no roof is high enough to have points: at the lower right."""
+    widest = max(wide(network.name, 13) for network in networks)
+    parts: list[Markup] = []
     for index, network in enumerate(networks):
-        of = network.performance
-        if not of.ops_per_second:
-            continue
-        at, height = x(intensity(of)), y(of.ops_per_second / 1e9)
-        width = wide(network.name, 13)
-        left = at + 14 + width > _RIGHT
-        start, base = (at - 14 - width if left else at + 14), height + 4
-        while any(abs(base - b) < 16 and start < e and s < start + width for s, e, b in taken):
-            base += 16
-        taken.append((start, start + width, base))
-        name = label(at - 14 if left else at + 14, base, network.name, "strong halo end" if left else "strong halo")
-        marks.append(mark(f"{network.name}\n{_facts(of)}", shape(index, at, height, 9), name))
-    return join(marks)
+        of, down = network.performance, _BOTTOM - 22 * (len(networks) - index)
+        parts.append(shape(index, _RIGHT - widest - 24, down - 4, 6))
+        parts.append(label(_RIGHT - widest - 10, down, network.name, "strong halo"))
+        if of.ops_per_second:
+            large = shape(index, x(intensity(of)), y(of.ops_per_second / 1e9), 9)
+            parts.append(mark(f"{network.name}\n{_facts(of)}", large))
+    return parts
 
 
 def _facts(of: Performance) -> str:
