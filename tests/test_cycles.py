@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from math import ceil, prod
 
 from hypothesis import given, settings
@@ -115,6 +116,17 @@ def test_single_buffers_add_their_transfers_and_double_ones_hide_them(case: Case
         assert single.cycles >= in_turn
     double = figures(shape, machine, replace(schedule, buffers=(2, 2, 2)))
     assert double.cycles >= max(double.compute_cycles, int(sum(map(sum, hidden(double.bus))) * per_byte))
+
+
+@given(st.one_of(cases(), sharing_cases()), st.tuples(*[st.sampled_from((1, 2))] * 3))
+def test_more_buffers_are_never_slower(case: Case, fewer: tuple[int, int, int]) -> None:
+    more = [
+        (a, b, c) for a, b, c in product((1, 2), repeat=3) if all(m >= f for m, f in zip((a, b, c), fewer, strict=True))
+    ]
+    times = [
+        figures(case.layer.shape, case.machine, replace(case.schedule, buffers=buffers)).cycles for buffers in more
+    ]
+    assert max(times) == times[more.index(fewer)]
 
 
 def hidden(bus: Mapping[str, tuple[int, int]]) -> list[tuple[int, int]]:

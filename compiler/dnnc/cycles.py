@@ -283,9 +283,16 @@ class Timing:
         """Cycles that no buffering goes below: computing and what cannot be beside it, or all transfers."""
         moved = {role: read + write for role, (read, write) in self.model.traffic(t).items()}
         beside = sum(moved.pop(role, 0) for role in ("input", "weights", "output", "residual"))
-        rest = self.transfer(sum(moved.values()))
-        ends = self.transfer(sum(self._first_and_last(t)))
-        return np.maximum(self.compute(t) + ends, self.transfer(beside)) + rest
+        work = self.ticks(self.compute(t), sum(self._first_and_last(t)))
+        return self.whole(np.maximum(work, self.ticks(0, beside)) + self.ticks(0, sum(moved.values())))
+
+    def ticks(self, cycles: Array, moved: Array) -> Array:
+        """Cycles, and then so many bytes on the bus, in a clock that is exact for both."""
+        return cycles * self.cycles_per_byte.denominator + moved * self.cycles_per_byte.numerator
+
+    def whole(self, ticks: Array) -> Array:
+        """Ticks of that clock as cycles, rounded up."""
+        return -(-ticks // self.cycles_per_byte.denominator)
 
     def parts(self, t: Tiles) -> Parts:
         """What the cycles are made of, whatever is double-buffered."""
@@ -297,11 +304,13 @@ class Timing:
         if pin:
             bus[pin[0]] = bus[pin[0]] - pinned
         moved = tuple(bus.pop(role, 0) for role in ("input", "weights", "output"))
+        tiles = t.trips["y"] * t.trips["x"] * t.trips["k"] * t.trips["g"]
         return Parts(
             timing=self,
             compute=self.compute(t),
             pool=self._pool_cycles(t),
-            tiles=t.trips["y"] * t.trips["x"] * t.trips["k"] * t.trips["g"],
+            visits=tiles * t.trips["c"],
+            tiles=tiles,
             even=self._every_other(t),
             moved=moved,
             beside=beside,
@@ -353,8 +362,8 @@ class Parts:
 
     Attributes:
         compute, pool: cycles of the array, and of the fused pool.
-        tiles: output tiles; even: how much of the computing, the pooling and the storing every other one of them is, a
-            part and the whole.
+        visits, tiles: tiles computed, and output tiles.
+        even: how much of the computing, the pooling and the storing every other output tile is, a part and the whole.
         moved: bus bytes of input, weights and output, without what is pinned.
         beside: bus bytes that have room to arrive beside computation in any case.
         pinned: bus bytes of pinned tiles; first: how much of the loop for which they stay is its first pass, in which
@@ -366,6 +375,7 @@ class Parts:
     timing: Timing
     compute: Array
     pool: Array
+    visits: Array
     tiles: Array
     even: tuple[tuple[Array, Array], ...]
     moved: tuple[Array, ...]
@@ -376,41 +386,45 @@ class Parts:
     ends: tuple[Array, Array, Array]
 
     def cycles(self, buffers: tuple[int, int, int]) -> Array:
-        """Cycles with so many tiles held of (input, weights, output).
+        """Cycles with so many tiles held of (input, weights, output); more are never slower.
 
         A finished tile is pooled and stored while the next one is computed, if there is room for two; a third one is
         begun when one of them is gone.
         """
-        beside, added = self.beside, self.rest
+        beside, added, ends = self.beside, self.rest, [0, 0, 0]
         pin = self.timing.structure.pin
-        for role, tiles, moved, end in zip(("input", "weights", "output"), buffers, self.moved, self.ends, strict=True):
-            if tiles == 2:
-                beside, added = beside + moved, added + end
+        for at, role in enumerate(("input", "weights", "output")):
+            if buffers[at] == 2:
+                beside, ends[at] = beside + self.moved[at], self.ends[at]
             else:
-                added = added + moved + (end if pin and role == pin[0] else 0)
+                added = added + self.moved[at]
+                ends[at] = self.ends[at] if pin and role == pin[0] else 0
         if buffers[2] == 2:
-            work = np.maximum(np.maximum(self.compute, self.pool), self._one_buffer())
-            after = self.pool // self.tiles
+            in_turn = self.compute + self.pool
+            work = np.minimum(np.maximum(np.maximum(self.compute, self.pool), self._one_buffer()), in_turn)
+            after = np.minimum(self.pool // self.tiles, in_turn - work)
         else:
             work, after = self.compute + self.pool, 0
-        return self._together(work, beside) + after + self.timing.transfer(added)
+        together = self._together(work, after, beside, ends[0] + ends[1], ends[2])
+        return self.timing.whole(together + self.timing.ticks(0, added))
 
     def _one_buffer(self) -> Array:
         """Cycles of one of two output buffers, whose tiles follow one another: computed, pooled and stored in turn."""
-        shares = (
-            (self.compute, self.even[0]),
-            (self.pool, self.even[1]),
-            (self.timing.transfer(self.moved[2]), self.even[2]),
-        )
+        stored = self.timing.transfer(self.moved[2])
+        shares = ((self.compute, self.even[0]), (self.pool, self.even[1]), (stored, self.even[2]))
         even = sum(cycles * part // np.maximum(whole, 1) for cycles, (part, whole) in shares)
         both = sum(cycles for cycles, _ in shares)
         return np.maximum(even, both - even)
 
-    def _together(self, work: Array, beside: Array) -> Array:
-        """Work with transfers beside it: in the first of the passes what is pinned, and in all the others."""
-        transfer = self.timing.transfer
+    def _together(self, work: Array, after: Array, beside: Array, first: Array, last: Array) -> Array:
+        """Ticks of work, between the first load and the last store, with transfers beside all of it: in the first trip
+        of a pinned loop with what is pinned, and in the others."""
+        ticks = self.timing.ticks
+        # When all has been transferred that comes before it, the last tile is still to be computed.
+        final = work // self.visits
         if not self.timing.structure.pin:
-            return np.maximum(work, transfer(beside))
+            return np.maximum(ticks(work + after, first + last), ticks(final, beside))
         part, whole = self.first
         early, moved = work * part // whole, beside * part // whole
-        return np.maximum(early, transfer(self.pinned + moved)) + np.maximum(work - early, transfer(beside - moved))
+        start = np.maximum(ticks(early, first), ticks(0, self.pinned + moved))
+        return start + np.maximum(ticks(work - early + after, last), ticks(final, beside - moved))

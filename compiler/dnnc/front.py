@@ -7,13 +7,15 @@ pixels is there for the sake of a few cycles.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 
 from dnnc.cycles import Timing
 from dnnc.enumerate import best, structures
-from dnnc.points import Found, all_buffers, all_trips, at, held, length, listed, optimist, pace, roomier
+from dnnc.points import Buffers, Found, all_buffers, all_trips, at, held, length, listed, optimist, pace, roomier
 from dnnc.schedule import Ints
 from dnnc.space import Space, schedule_of
 from dnnc.traffic import Array, Model, Structure, Tiles
@@ -48,9 +50,11 @@ def front(space: Space) -> Front | None:
         return None
     search = _Search(space, _Steps(first.cycles))
     search.steps.put(first)
-    for follow in (False, True) if space.shape.parameters else (False,):
-        for deal in space.deals:
-            for structure, tiles, _ in structures(space, deal, follow):
+    follows = (False, True) if space.shape.parameters else (False,)
+    # What has no pins comes first: it is quick to look at, and rules out most of what has.
+    for pinned, follow, deal in product((False, True), follows, space.deals):
+        for structure, tiles, _ in structures(space, deal, follow):
+            if bool(structure.pin) == pinned:
                 search.visit(structure, tiles)
     return Front(search.steps.points(), search.steps.fewest_cycles)
 
@@ -118,20 +122,26 @@ class _Search:
             fitting = held(self.space, model, points)
             if fitting is None:
                 continue
-            if structure.pin:
-                # More buffers leave room for fewer pinned tiles, and may still be faster.
-                for buffers in all_buffers(self.space):
+            parts, choices = Timing(model).parts(fitting), all_buffers(self.space)
+            left = np.ones(length(fitting), dtype=bool)
+            for buffers, ok in roomier(model, fitting, choices):
+                if buffers == choices[0]:
+                    left[ok] = False
+                if len(ok):
                     roomy = Model(model.shape, model.machine, replace(structure, buffers=buffers))
-                    others = held(self.space, roomy, fitting, fewer=True)
-                    if others is not None:
-                        self._keep(roomy, others, Timing(roomy).cycles(others))
-            else:
-                parts = Timing(model).parts(fitting)
-                for buffers, ok in roomier(model, fitting, all_buffers(self.space)):
-                    if len(ok):
-                        roomy = Model(model.shape, model.machine, replace(structure, buffers=buffers))
-                        cycles = np.broadcast_to(parts.cycles(buffers), (length(fitting),))[ok]
-                        self._keep(roomy, at(fitting, ok), cycles)
+                    cycles = np.broadcast_to(parts.cycles(buffers), (length(fitting),))[ok]
+                    self._keep(roomy, at(fitting, ok), cycles)
+            if structure.pin and left.any():
+                self._fewer_pinned(structure, at(fitting, np.flatnonzero(left)), choices)
+
+    def _fewer_pinned(self, structure: Structure, points: Tiles, choices: Sequence[Buffers]) -> None:
+        """Where not all buffers fit beside as many pinned tiles as fit at all: fewer tiles leave room for them, and may
+        still be faster."""
+        for buffers in choices:
+            model = Model(self.space.shape, self.space.machine, replace(structure, buffers=buffers))
+            fitting = held(self.space, model, points, fewer=True)
+            if fitting is not None:
+                self._keep(model, fitting, Timing(model).cycles(fitting))
 
     def _keep(self, model: Model, tiles: Tiles, cycles: Array) -> None:
         """Keep the best point of every step."""

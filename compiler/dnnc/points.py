@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -41,12 +41,12 @@ def fewest_buffers(space: Space) -> Buffers:
     return a, b, c
 
 
-def all_buffers(space: Space) -> Iterator[Buffers]:
-    """All that a space allows; a vector layer has no weights to hold twice."""
+def all_buffers(space: Space) -> list[Buffers]:
+    """All that a space allows, most tiles first; a vector layer has no weights to hold twice."""
     choices = [(1, 2) if limit is None else (limit,) for limit in space.limits.buffers]
     if space.shape.kind == "vector":
         choices[1] = (1,)
-    yield from product(choices[0], choices[1], choices[2])
+    return sorted(product(choices[0], choices[1], choices[2]), key=lambda held: (-sum(held), held))
 
 
 def length(tiles: Tiles) -> int:
@@ -111,19 +111,28 @@ def held(space: Space, model: Model, points: Tiles, fewer: bool = False) -> Tile
     return _largest_pin(model, points, pin.tiles if isinstance(pin, Pin) else 0, fewer)
 
 
-def roomier(model: Model, points: Tiles, choices: Iterator[Buffers]) -> Iterator[tuple[Buffers, Ints]]:
-    """For more buffers, the points of those that fit with single ones which leave room for them too."""
+def roomier(model: Model, points: Tiles, choices: Sequence[Buffers]) -> Iterator[tuple[Buffers, Ints]]:
+    """For more buffers, the points of those that fit with the fewest which leave room for them, and for no more: with
+    the same tiles, more buffers are never slower.
+
+    Args:
+        choices: most tiles first.
+    """
     single = model.single(points)
     spare = {role: model.spare(points, role, single) for role in ("input", "weights", "output") if role in single}
     base = {m.name: np.asarray(0) for m in model.machine.memories}
     for role, words in single.items():
         base[model.memory_name(role)] = base[model.memory_name(role)] + words * model.word
+    fitting: dict[Buffers, Ints] = {}
     for buffers in choices:
         used = dict(base)
         for tiles, role in zip(buffers, ("input", "weights", "output"), strict=True):
             if tiles == 2 and role in spare:
                 used[model.memory_name(role)] = used[model.memory_name(role)] + spare[role] * model.word
-        yield buffers, np.flatnonzero(np.broadcast_to(fits(model.machine, used), (length(points),)))
+        fitting[buffers] = np.broadcast_to(fits(model.machine, used), (length(points),))
+        more = [ok for other, ok in fitting.items() if other != buffers and np.all(np.greater_equal(other, buffers))]
+        wanted = fitting[buffers] & ~np.logical_or.reduce(more) if more else fitting[buffers]
+        yield buffers, np.flatnonzero(wanted)
 
 
 def _largest_pin(model: Model, tiles: Tiles, asked: int, fewer: bool) -> Tiles | None:

@@ -239,7 +239,8 @@ def _row(
 def _slowest(cut: Cut, work: Sequence[int]) -> Ints:
     """Work of the unit that has most of it, by step; ``work`` is that of every output."""
     before = list(accumulate(work, initial=0))
-    return _by_step([[before[b] - before[a] for a, b in block] for block in cut.tiles], cut.steps).max(axis=0)
+    by_unit = _by_step([[before[b] - before[a] for a, b in block] for block in cut.tiles], cut.steps)
+    return np.asarray(by_unit.max(axis=0), dtype=np.int64)
 
 
 def _by_step(blocks: Sequence[Sequence[int]], steps: int) -> Ints:
