@@ -90,7 +90,8 @@ def _resnet_remarks(counted: Mapping[str, Timed], true: Timed) -> Iterator[str]:
         f"These take {true.theoretical_ms:.2f} ms with every MAC at work all the time, more than the 56.25 ms "
         "measured: what was measured, or summed, is the network as counted. So it is timed above, each such 1x1 as "
         f"that of its stage's first block. The true network takes {true.ms:.3f} ms here, {1000 / true.ms:.1f} "
-        "frames/s; the abstract of [P] has 17."
+        f"frames/s, its wider 1x1 being {true.cycles - counted['total'].cycles:,.0f} cycles; the abstract of [P] has "
+        "17."
     )
     yield paragraph(
         f"conv_1 loses {traces:,.0f} cycles to traces of 7 x 3 = 21 words, rounded up to 32. Strides are as in the "
