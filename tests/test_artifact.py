@@ -233,8 +233,8 @@ LAYER = ("layers", 0)
         (put("cost_model", value="0"), "its bytes are those of cost model '0', this dnnc"),
         (one_more, "missing or unknown: extra"),
         (put("status", value="feasible"), 'states status "feasible", where it is "optimal"'),
-        (edit("totals", "dram_bytes", by=more), "states totals {"),
-        (put("machine", "digest", value="0" * 64), "states machine {"),
+        (edit("totals", "dram_bytes", by=more), "states totals.dram_bytes "),
+        (put("machine", "digest", value="0" * 64), 'states machine.digest "000'),
         (
             edit("machine", "text", by=lambda text: text.replace("65536", "32")),
             "layer 'conv0': the schedule does not fit",
@@ -248,7 +248,7 @@ LAYER = ("layers", 0)
         (edit("graph", by=lambda text: text.replace("strides", "stride")), "compile the model again"),
         (put("graph", value="graph net"), "graph: graph text, line 1"),
         (edit("layers", by=without_first), "its graph has a layer 'conv0', for which it has no schedule"),
-        (edit("layers", by=lambda layers: layers[::-1]), "states name"),
+        (edit("layers", by=lambda layers: layers[::-1]), 'layer \'gemm7\': states name "gemm7", where it is "conv0"'),
         (put("host_layers", value=[]), "states host_layers [], where it is ["),
         (put(*LAYER, "operator", value="Gemm"), 'layer \'conv0\': states operator "Gemm", where it is "Conv"'),
         (put(*LAYER, "schedule", "mode", value="independent"), "mode 'independent' cannot run the layer, or is not"),
@@ -259,7 +259,7 @@ LAYER = ("layers", 0)
         (put(*LAYER, "schedule", "order", value=["x"]), "loops x are not legal here"),
         (put(*LAYER, "schedule", "buffers", value=[3, 1, 1]), "[3, 1, 1] buffers are not legal"),
         (put(*LAYER, "schedule", "order", 0, value="z"), "layers[0].schedule.order[0]: found 'z'"),
-        (edit(*LAYER, "figures", "traffic", "input", 0, by=more), "layer 'conv0': states figures {"),
+        (edit(*LAYER, "figures", "traffic", "input", 0, by=more), "layer 'conv0': states figures.traffic.input[0] "),
         (put(*LAYER, "figures", "cycles", value=1.5), "layers[0].figures.cycles: found '1.5', expected int"),
         (edit(*LAYER, "proof", "value", by=more), "layer 'conv0': the proof is about"),
         (put(*LAYER, "proof", "bound", value=1), "the bound of 1 bytes proves nothing of"),
@@ -281,7 +281,7 @@ def test_an_unchanged_copy_is_accepted(saved: Path, tmp_path: Path) -> None:
 
 def test_a_newer_artifact_says_so(saved: Path, tmp_path: Path) -> None:
     path = tampered(saved, tmp_path, lambda content: content.update(format=2, dnnc="9.1", novelty={}))
-    with pytest.raises(UsageFault, match=r"written by a newer dnnc \(9.1\) in format 2; .* upgrade dnnc"):
+    with pytest.raises(UsageFault, match=r"is of format 2, written by dnnc 9.1; .* formats up to 1: upgrade it, or"):
         artifact.load(path)
 
 

@@ -19,12 +19,13 @@ import pytest
 from onnx import TensorProto, helper
 
 import dnnc
-from dnnc import artifact
+from dnnc import artifact, documents
 from dnnc.capacity import ways
 from dnnc.cli.program import status
 from dnnc.layer import Shape
 from dnnc.schedule import Dim
 from dnnc.space import Limits, Space
+from dnnc_runtime.errors import UsageFault
 from dnnc_runtime.program import Window
 from model_builder import ModelBuilder
 from zoo import NETWORKS
@@ -172,6 +173,34 @@ def test_an_output_that_cannot_be_written(program: Program, small: Path) -> None
         assert repr(output) in program.refuses(2, "compile", small, "--no-cache", "-o", output)
 
 
+def test_an_output_that_is_read_is_refused_by_any_name(program: Program) -> None:
+    """The model, its data, the constraints and the machine keep their content; any other file is written over."""
+    onnx.save(network(), program.folder / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    (program.folder / "rules.toml").write_text("[all]\n")
+    (program.folder / "machine.toml").write_text(dnnc.load_machine("snowflake").text)
+    (program.folder / "link").symlink_to("m.onnx")
+    os.link(program.folder / "m.bin", program.folder / "hard")
+    asked = "compile", "m.onnx", "--no-cache", "-q", "--constraints", "rules.toml", "--target", "machine.toml", "-o"
+    for output in (
+        "m.onnx",
+        "./m.onnx",
+        program.folder / "m.onnx",
+        "link",
+        "m.bin",
+        "hard",
+        "rules.toml",
+        "machine.toml",
+    ):
+        before = Path(output).read_bytes()
+        line = program.refuses(2, *asked, output)
+        assert re.search(r"output '.*' is the file '.*', which is read; choose another path", line), line
+        assert Path(output).read_bytes() == before
+    (program.folder / "old.dnnc").write_text("of an earlier run")
+    assert program.run(*asked, "old.dnnc")[0] == 0
+    with pytest.raises(UsageFault, match="is the file"):
+        dnnc.load("old.dnnc").save("m.onnx")
+
+
 def test_no_host_lists_all_nodes_at_once(program: Program) -> None:
     onnx.save(NETWORKS["googlenet"](), program.folder / "googlenet.onnx")
     line = program.refuses(3, "compile", "googlenet.onnx", "--no-host", "--no-cache")
@@ -262,8 +291,18 @@ def test_a_newer_artifact(program: Program, small: Path) -> None:
     newer = {**content, "format": content["format"] + 1, "dnnc": "9.0"}
     (program.folder / "newer.dnnc").write_text(json.dumps(newer))
     line = program.refuses(2, "inspect", "newer.dnnc")
-    assert "written by a newer dnnc (9.0)" in line
-    assert "upgrade dnnc" in line
+    assert "written by dnnc 9.0" in line
+    assert "upgrade it" in line
+
+
+def test_a_changed_figure_is_named_with_both_values(program: Program, small: Path) -> None:
+    content = json.loads(small.with_suffix(".dnnc").read_text("utf-8"))
+    true = content["layers"][1]["figures"]["memory"]["maps"]
+    content["layers"][1]["figures"]["memory"]["maps"] = true + 2
+    del content["sha256"]
+    (program.folder / "bad.dnnc").write_text(json.dumps({**content, "sha256": documents.digest(content)}))
+    line = program.refuses(2, "inspect", "bad.dnnc")
+    assert f"layer 'conv2': states figures.memory.maps {true + 2}, where it is {true}; compile" in line
 
 
 def test_an_artifact_of_another_model(program: Program, small: Path) -> None:

@@ -8,8 +8,8 @@ Weights stay in the model's file: :func:`attach` finds them there.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -51,10 +51,36 @@ def save(compilation: Compilation, path: str | Path) -> None:
     """Write an artifact, all of it or nothing: equal compilations give equal bytes.
 
     Raises:
-        UsageFault: the path cannot be written.
+        UsageFault: the path cannot be written, or is the model's.
     """
-    target = Path(path)
+    target, source = Path(path), compilation.graph.source
+    _keep(target, [source.path] if source else [])
     writing(target, lambda: documents.write(target, documents.seal(_document(compilation, target.parent))))
+
+
+def check_output(path: str | Path, model: Path, *others: str | Path | None) -> None:
+    """Find out, before the search, whether :func:`save` could write a path, and nothing that is read is lost by it.
+
+    Args:
+        path: of the artifact.
+        model: path of the model, beside which more data may lie.
+        others: paths of other files that are read; None, and names that are no files, are passed over.
+
+    Raises:
+        UsageFault: it could not.
+    """
+    if Path(path).exists():
+        from dnnc.onnx_import import external_files
+
+        _keep(Path(path), [model, *others, *external_files(model)])
+    check_writable(path)
+
+
+def _keep(path: Path, read: Iterable[str | Path | None]) -> None:
+    """Refuse to write over one of these files, however it is called."""
+    for file in read:
+        if file and path.exists() and os.path.exists(file) and os.path.samefile(path, file):
+            raise UsageFault(f"output {str(path)!r} is the file {str(file)!r}, which is read; choose another path")
 
 
 def check_writable(path: str | Path) -> None:
@@ -137,8 +163,8 @@ def _check_format(path: str, members: Mapping[str, Any]) -> None:
         raise Damaged("it states no format, and so is no artifact of dnnc")
     if found > FORMAT:
         raise UsageFault(
-            f"artifact {path!r}: written by a newer dnnc ({members.get('dnnc')}) in format {found}; "
-            f"this one ({dnnc.__version__}) reads format {FORMAT}: upgrade dnnc, or compile the model again"
+            f"artifact {path!r}: is of format {found}, written by dnnc {members.get('dnnc')}; "
+            f"this dnnc reads formats up to {FORMAT}: upgrade it, or compile the model again with it"
         )
     if found < FORMAT:
         raise Damaged(f"is of format {found}, which is no longer read")
@@ -225,16 +251,16 @@ def _compare(stored: Document, found: Document) -> None:
 
 
 def _difference(stored: Document | LayerRecord, found: Document | LayerRecord) -> str:
-    """Which member of two records of a kind differs, and how; "" where none does."""
-    for name in (f.name for f in fields(stored)):
-        mine, true = getattr(stored, name), getattr(found, name)
-        if mine != true:
-            return f"states {name} {_short(mine)}, where it is {_short(true)}"
-    return ""
+    """Which member of two records of a kind differs first, and how; "" where none does."""
+    apart = documents.difference(stored, found)
+    if apart is None:
+        return ""
+    where, mine, true = apart
+    return f"states {where} {_short(mine)}, where it is {_short(true)}"
 
 
 def _short(value: object) -> str:
-    text = documents.canonical(value)
+    text = "absent" if value is documents.ABSENT else documents.canonical(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

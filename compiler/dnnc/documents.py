@@ -156,6 +156,24 @@ def _spelled(kind: Any) -> str:
     return kind.__name__ if kind in (int, float, str, bool) else str(kind).removeprefix("typing.")
 
 
+ABSENT = object()
+"""Stands for a member that one of two values does not have."""
+
+
+def difference(mine: Any, other: Any, where: str = "") -> tuple[str, Any, Any] | None:
+    """Where two values first differ, as members and items are written, and the two values there; None if nowhere."""
+    a, b = (plain(side) for side in (mine, other))
+    if a == b:
+        return None
+    if _is_object(a) and _is_object(b):
+        names = [(_inside(where, name), a.get(name, ABSENT), b.get(name, ABSENT)) for name in {**a, **b}]
+    elif _is_array(a) and _is_array(b) and len(a) == len(b):
+        names = [(f"{where}[{i}]", x, y) for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    else:
+        return where, a, b
+    return next(filter(None, (difference(x, y, path) for path, x, y in names)), None)
+
+
 def write(path: Path, text: str) -> None:
     """Write a file all or nothing. Raises OSError if it cannot be written."""
     draft, target = _draft(path)

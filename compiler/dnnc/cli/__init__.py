@@ -14,7 +14,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["main"]
+__all__ = ["is_interruption", "main"]
 
 
 def main() -> NoReturn:
@@ -38,12 +38,19 @@ def main() -> NoReturn:
 
         ended = status(sys.argv[1:])
         sys.stdout.flush()
-    except KeyboardInterrupt:  # before a command has begun
+    except (KeyboardInterrupt, RuntimeError) as error:  # before a command has begun
+        if not is_interruption(error):
+            raise
         sys.stderr.write("error: interrupted\n")
         ended = 130
     except OSError as error:  # stdout's: a command makes a fault of every other
         ended = _unwritable(error)
     sys.exit(ended)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether Ctrl-C ended something; Python before 3.12 wraps it, where it comes while a class is made."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)
 
 
 def _open_what_is_closed() -> None:
@@ -54,8 +61,8 @@ def _open_what_is_closed() -> None:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """KeyboardInterrupt; but in the code that imports, which may lose one with a traceback, the end at once."""
-    if frame and frame.f_globals.get("__name__") == "importlib._bootstrap":
+    """KeyboardInterrupt; but where Python would lose it with a traceback, as a lock of an import goes, end at once."""
+    if frame and frame.f_code.co_qualname == "_get_module_lock.<locals>.cb":
         os.write(2, b"error: interrupted\n")
         os._exit(128 + number)
     raise KeyboardInterrupt

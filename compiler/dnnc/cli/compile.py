@@ -80,7 +80,7 @@ def compile(
         if output:
             from dnnc import artifact
 
-            artifact.check_writable(output)
+            artifact.check_output(output, model, target, constraints)
         with screen.progress("searching") as progress:
             compilation = pipeline.compile(model, target, **asked, hook=screen.stage, progress=progress)
         if output:

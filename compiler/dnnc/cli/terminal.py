@@ -13,6 +13,8 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dnnc.cli import is_interruption
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -163,8 +165,7 @@ def terminal(verbose: bool, quiet: bool, color: str) -> Generator[Terminal, None
 
 def _status(screen: Terminal, error: BaseException) -> int:
     """The exit status of a command that ended so, which is said in one line."""
-    # Python before 3.12 wraps what interrupts the making of a class.
-    if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
+    if is_interruption(error):
         screen.complain("interrupted")
         return INTERRUPTED
     from dnnc_runtime.errors import Fault

@@ -16,6 +16,7 @@ from dnnc.graph import Graph, Node
 from dnnc.onnx_import.protos import model_of, node_protos, run_opsets, value_info
 from dnnc.onnx_import.reading import read
 from dnnc.onnx_import.walk import Import
+from dnnc_runtime.errors import Fault
 
 
 def load(model: ModelProto | str | Path, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
@@ -31,6 +32,17 @@ def load(model: ModelProto | str | Path, input_shapes: Mapping[str, tuple[int, .
     """
     proto, source = read(model)
     return Import(proto, source, input_shapes or {}).graph()
+
+
+def external_files(path: Path) -> set[Path]:
+    """The files beside a model in which it keeps tensors; none where it cannot be read, which :func:`load` will say."""
+    try:
+        proto, _ = read(path)
+    except Fault:
+        return set()
+    attributes = (attribute.t for node in proto.graph.node for attribute in node.attribute if attribute.HasField("t"))
+    entries = (entry for tensor in (*proto.graph.initializer, *attributes) for entry in tensor.external_data)
+    return {path.parent / entry.value for entry in entries if entry.key == "location"}
 
 
 def original(graph: Graph) -> ModelProto:
