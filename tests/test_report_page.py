@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 import dnnc
 from dnnc.cli.program import app
+from dnnc.plan import Plan
 from dnnc.report_page.figures import Network, named, network_data
 from dnnc.report_page.fronts import LayerFront
 from dnnc.report_page.fronts_chart import fronts
@@ -33,9 +35,12 @@ from dnnc.report_page.roofline import roofline
 from dnnc.report_page.scale import Scale
 from dnnc.report_page.series import channel_bytes, envelope
 from dnnc.report_page.trace import trace, tracks
+from dnnc.search import Objective
 from dnnc.summary import compiled_data
 from dnnc_runtime.jobs import UNITS
+from dnnc_runtime.machine import load
 from dnnc_runtime.occupancy import Steps
+from dnnc_runtime.timeline import Timing
 from model_builder import ModelBuilder
 
 NASTY = "</script><b onload=alert(1)>&amp;\"'"
@@ -66,7 +71,7 @@ def compilation(artifact: Path) -> dnnc.Compilation:
 
 @pytest.fixture(scope="module")
 def network(compilation: dnnc.Compilation) -> Network:
-    return Network("net", "net", compilation.plan, compilation.timing)
+    return named([Network("net", compilation.plan, compilation.timing)])[0]
 
 
 @pytest.fixture(scope="module")
@@ -273,13 +278,26 @@ def test_headings_and_tables_have_the_structure_that_readers_aloud_need(html: st
 
 
 def test_networks_of_one_name_are_told_apart(network: Network) -> None:
-    twice = named([network, network])
-    assert [n.name for n in twice] == ["net", "net (2)"]
-    assert [n.slug for n in twice] == ["net", "net-2"]
-    source = page(twice)
-    ids = Reader(source).all("id")
+    latency = replace(network, plan=replace(network.plan, objective=Objective("latency")))
+    other = replace(network, plan=replace(network.plan, machine=replace(network.machine, name="other")))
+    four = named([network, other, latency, latency, replace(network, name="</b>")])
+    assert [(n.name, n.slug) for n in four] == [
+        ("net on snowflake, traffic", "net-on-snowflake-traffic"),
+        ("net on other", "net-on-other"),
+        ("net on snowflake, latency", "net-on-snowflake-latency"),
+        ("net on snowflake, latency (2)", "net-on-snowflake-latency-2"),
+        ("</b>", "b"),
+    ]
+    ids = Reader(page(four)).all("id")
     assert len(ids) == len(set(ids))
-    assert len(standalone(twice)) == 9
+    assert len(standalone(four)) == 1 + 5 * 4
+
+
+@given(st.lists(st.sampled_from(("a", "a-2", "a (2)", "", "!", "network", "network-2")), max_size=6))
+def test_names_and_slugs_always_differ(network_names: list[str]) -> None:
+    plan, timing = Plan(load("snowflake"), Objective(), ()), Timing(load("snowflake"), (), 1, (), {}, ())
+    found = named([Network(name, plan, timing) for name in network_names])
+    assert len({n.name for n in found}) == len({n.slug for n in found}) == len(found)
 
 
 def test_a_network_that_the_host_runs_alone_has_a_page(tmp_path: Path) -> None:
@@ -302,7 +320,7 @@ def test_fronts_are_drawn_where_there_is_a_choice(network: Network) -> None:
     picture = fronts("net", "net", (trading, settled))
     assert picture is not None
     assert len(list(drawn(picture.file()).iter(f"{SVG}circle"))) == 3 + 1
-    source = page([Network("net", "net", network.plan, network.timing, (trading, settled))])
+    source = page([replace(network, fronts=(trading, settled))])
     assert "1 layer with one schedule" in source
     assert "&lt;c&gt;" in source
     assert embedded(source)["networks"][0]["fronts"][0]["points"] == [[100, 50], [120, 40], [300, 39]]

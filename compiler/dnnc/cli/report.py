@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -99,14 +98,8 @@ def _networks(screen: Terminal, artifacts: list[Path], fronts: bool) -> tuple[Ne
         screen.stage(f"load {path}", compilation)
         screen.stage(f"timeline of {path}", compilation.timing)
         searched = _fronts(screen, compilation) if fronts else None
-        name = compilation.graph.name or path.stem
-        found.append(Network(name, _slug(name), compilation.plan, compilation.timing, searched))
+        found.append(Network(compilation.graph.name or path.stem, compilation.plan, compilation.timing, searched))
     return named(found)
-
-
-def _slug(name: str) -> str:
-    """A name for files and anchors."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "network"
 
 
 def _fronts(screen: Terminal, compilation: Compilation) -> tuple[LayerFront, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import count
 
 from dnnc.layer import HostLayer
 from dnnc.performance import Performance, performance_data, performances, total
@@ -40,15 +43,16 @@ class Network:
     """A compiled network under the name that a page gives it.
 
     Attributes:
-        name: what people read; ``slug``: the same for file names and ids.
+        name: what people read.
         fronts: of its distinct layers, None where nobody asked for them.
+        slug: the name for files and ids.
     """
 
     name: str
-    slug: str
     plan: Plan
     timing: Timing
     fronts: tuple[LayerFront, ...] | None = None
+    slug: str = "network"
 
     @property
     def machine(self) -> Machine:
@@ -95,17 +99,29 @@ def intensity(of: Performance) -> float:
 
 
 def named(networks: Sequence[Network]) -> tuple[Network, ...]:
-    """Networks under names and slugs that differ."""
-    taken: set[str] = set()
-    out: list[Network] = []
-    for network in networks:
-        number, name, slug = 1, network.name, network.slug
-        while {name, slug} & taken:
-            number += 1
-            name, slug = f"{network.name} ({number})", f"{network.slug}-{number}"
-        taken |= {name, slug}
-        out.append(replace(network, name=name, slug=slug))
-    return tuple(out)
+    """Networks under names and slugs that differ: of one name, by their machines, then by what was minimised."""
+    names = [network.name for network in networks]
+    for more in _MORE:
+        alike = {name for name, times in Counter(names).items() if times > 1}
+        names = [name + more(n) if name in alike else name for name, n in zip(names, networks, strict=True)]
+    names = _numbered(names, " ({})")
+    slugs = _numbered([re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "network" for name in names], "-{}")
+    return tuple(replace(n, name=name, slug=slug) for n, name, slug in zip(networks, names, slugs, strict=True))
+
+
+_MORE: tuple[Callable[[Network], str], ...] = (
+    lambda network: f" on {network.machine.name}",
+    lambda network: f", {network.plan.objective}",
+)
+
+
+def _numbered(names: Sequence[str], form: str) -> list[str]:
+    """Names that differ, if need be by a number behind them."""
+    taken: list[str] = []
+    for name in names:
+        numbers = (name if i == 1 else name + form.format(i) for i in count(1))
+        taken.append(next(each for each in numbers if each not in taken and (each == name or each not in names)))
+    return taken
 
 
 # -- plain data ------------------------------------------------------------------------------------------------------

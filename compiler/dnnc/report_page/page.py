@@ -55,7 +55,8 @@ def _pictures(network: Network) -> list[Picture]:
 
 def page(networks: Sequence[Network]) -> str:
     """The page as HTML."""
-    title = f"{', '.join(network.name for network in networks)}: DRAM traffic and time"
+    names = ", ".join(network.name for network in networks) if len(networks) < 4 else f"{len(networks)} networks"
+    title = f"{names}: DRAM traffic and time"
     style = f"{variables()}\n{picture_rules()}\n{_resource('page.css')}"
     parts = [
         element("svg", hatches(), class_="defs", aria_hidden="true"),
@@ -111,7 +112,7 @@ def _network(network: Network) -> Markup:
     return element(
         "section",
         element("h2", text(network.name)),
-        element("p", text(f"{network.name} on {verdict(network.plan)}.")),
+        element("p", text(f"On {verdict(network.plan)}.")),
         element("nav", element("ul", links), aria_label=f"Of {network.name}"),
         join(map(_figure, drawn)),
         _untraded(network.fronts) if network.fronts else NOTHING,

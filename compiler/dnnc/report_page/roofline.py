@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import atan2, cos, degrees, pi, sin
+from math import atan2, cos, degrees, hypot, pi, sin
 
 from dnnc.performance import Performance
 from dnnc.report_page.figures import Network, intensity, peak
-from dnnc.report_page.markup import Markup, element, join, label, mark, number, path, wide
+from dnnc.report_page.markup import NOTHING, Markup, element, join, label, mark, number, path, wide
 from dnnc.report_page.palette import colour
 from dnnc.report_page.picture import WIDTH, Picture, across, upright
 from dnnc.report_page.scale import Scale
@@ -53,16 +53,25 @@ def _roof(machine: Machine, x: Scale, y: Scale, several: bool) -> Markup:
     foot = max(x.least, y.least / speed)
     points = [(x(a), y(b)) for a, b in ((foot, foot * speed), (top / speed, top), (x.most, top))]
     (x0, y0), (x1, y1), (x2, y2) = points
-    turn = atan2(y1 - y0, x1 - x0)
-    slope = (x0 + x1) / 2 + 9 * sin(turn), (y0 + y1) / 2 - 9 * cos(turn)
     of = f"{machine.name}: " if several else ""
+    channel = f"{of}DRAM {speed:g} GB/s"
+    roomy = hypot(x1 - x0, y1 - y0) > wide(channel) + 20
+    flat = f"{of}{top:g} Gop/s" + ("" if roomy else f", DRAM {speed:g} GB/s")
     return mark(
         f"{machine.name}\n{top:g} Gop/s = 2 x {machine.macs_per_cycle} multipliers x {machine.clock_hz / 1e6:g} MHz\n"
         f"DRAM {speed:g} GB/s",
         path(points, "roof"),
-        label(*slope, f"{of}DRAM {speed:g} GB/s", "middle", turn=degrees(turn)),
-        label(x2 - 4, y2 - 8, f"{of}{top:g} Gop/s", "end"),
+        _along(points[0], points[1], channel) if roomy else NOTHING,
+        label(x2 - 4, y2 - 8, flat, "end"),
     )
+
+
+def _along(start: tuple[float, float], end: tuple[float, float], content: str) -> Markup:
+    """Text above the middle of a slope."""
+    (x0, y0), (x1, y1) = start, end
+    turn = atan2(y1 - y0, x1 - x0)
+    middle = (x0 + x1) / 2 + 9 * sin(turn), (y0 + y1) / 2 - 9 * cos(turn)
+    return label(*middle, content, "middle", turn=degrees(turn))
 
 
 def _layers(network: Network, index: int, x: Scale, y: Scale) -> list[Markup]:
