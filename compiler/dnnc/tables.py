@@ -216,11 +216,12 @@ class _Row:
 def _row(
     window: Window, cut: Cut, move: bool, images: int, pool: Window | None, sends: bool, row: RowBytes
 ) -> _Row | None:
+    even = pointwise(window)
     pooled = pool_steps(pool, cut) if pool else None
-    loads = _even_loads(cut, row) if pointwise(window) else _masked_loads(window, cut, move, row)
-    if loads is None or (move and pointwise(window)) or (pool and pooled is None):
+    if (move and even) or (pool and pooled is None) or (pooled and pooled.heads and not sends):
         return None
-    if pooled and pooled.heads and not sends:
+    loads = _even_loads(cut, row) if even else _masked_loads(window, cut, move, row)
+    if loads is None:
         return None
     outputs = np.array([stop - first for block in cut.tiles for first, stop in block], dtype=np.int64)
     if pooled:
@@ -229,16 +230,15 @@ def _row(
     else:
         stored = outputs
         stored_in = _by_step([[stop - first for first, stop in block] for block in cut.tiles], cut.steps).sum(axis=0)
-    taps = _slowest(cut, valid_taps(window))
-    pool_taps = _slowest(cut, _readers(pool)) if pool else np.zeros(cut.steps, dtype=np.int64)
+    taps = _slowest(cut, _taps_before(window))
+    pool_taps = _slowest(cut, _readers_before(pool)) if pool else np.zeros(cut.steps, dtype=np.int64)
     return _Row(
         cut, move, pooled, loads, outputs, stored, stored_in, taps, pool_taps, _pins(loads, images, window.size)
     )
 
 
-def _slowest(cut: Cut, work: Sequence[int]) -> Ints:
-    """Work of the unit that has most of it, by step; ``work`` is that of every output."""
-    before = list(accumulate(work, initial=0))
+def _slowest(cut: Cut, before: Sequence[int]) -> Ints:
+    """Work of the unit that has most of it, by step; ``before`` is that of all outputs before each."""
     by_unit = _by_step([[before[b] - before[a] for a, b in block] for block in cut.tiles], cut.steps)
     return np.asarray(by_unit.max(axis=0), dtype=np.int64)
 
@@ -249,13 +249,20 @@ def _by_step(blocks: Sequence[Sequence[int]], steps: int) -> Ints:
     return table
 
 
-def _readers(pool: Window) -> list[int]:
-    """How many windows of a pool read each row."""
+@lru_cache(maxsize=1024)
+def _taps_before(window: Window) -> tuple[int, ...]:
+    """How many taps inside the input the outputs before each have."""
+    return tuple(accumulate(valid_taps(window), initial=0))
+
+
+@lru_cache(maxsize=1024)
+def _readers_before(pool: Window) -> tuple[int, ...]:
+    """How many windows of a pool read the rows before each, every row by itself."""
     readers = [0] * pool.size
     for window in range(pool.out):
         for row in pool.touched(window, window):
             readers[row] += 1
-    return readers
+    return tuple(accumulate(readers, initial=0))
 
 
 def _even_loads(cut: Cut, row: RowBytes) -> _Loads:
@@ -323,34 +330,35 @@ def _pins(loads: _Loads, images: int, whole: int) -> Pinned:
         return np.maximum.accumulate(values[::-1])[::-1]
 
     def before(values: Ints) -> Ints:
-        return np.concatenate([[0], values.cumsum()[:-1]])
+        return values.cumsum() - values
+
+    def pair(tables: tuple[Ints, Ints], make: Callable[[Ints], Ints]) -> tuple[Ints, Ints]:
+        """Of rows reloaded and kept, which are one where no halo is shared."""
+        reloaded, kept = tables
+        first = make(reloaded)
+        return first, first if kept is reloaded else make(kept)
 
     units = _repeated(loads.grown, images).cumsum(axis=1)
     # With one row step, rows that a neighbour sends land beside those that are loaded.
     arriving = loads.load if loads.need.shape[1] > 1 else (loads.need, loads.need)
-    any_load = _pair(largest(over(table, most)) for table in arriving)
+    any_load = pair(arriving, lambda table: largest(over(table, most)))
     return Pinned(
         once=before(over(loads.grown, total)),
         unit=np.concatenate([[0], units.max(axis=0)[:-1]]),
-        rest=_pair(after(over(table, total)) for table in loads.load),
+        rest=pair(loads.load, lambda table: after(over(table, total))),
         current=largest(over(loads.need, most)),
-        later=_pair(np.append(values[1:], 0) for values in any_load),
+        later=pair(any_load, lambda values: np.append(values[1:], 0)),
         any_load=any_load,
         once_bursts=before(over(loads.grown_bursts, total)),
-        rest_bursts=_pair(after(over(table, total)) for table in loads.load_bursts),
+        rest_bursts=pair(loads.load_bursts, lambda table: after(over(table, total))),
         once_full=before(over(loads.grown == whole, total)),
-        rest_full=_pair(after(over(table == whole, total)) for table in loads.load),
+        rest_full=pair(loads.load, lambda table: after(over(table == whole, total))),
     )
 
 
 def _repeated(values: Ints, images: int) -> Ints:
     """The same for every image."""
     return values if images == 1 else np.tile(values, images)
-
-
-def _pair(arrays: Iterable[Ints]) -> tuple[Ints, Ints]:
-    first, second = arrays
-    return first, second
 
 
 def _either(a: int, b: int) -> int:
