@@ -500,6 +500,8 @@ def refusals(artifact: Path) -> Iterator[tuple[tuple[object, ...], str]]:
     yield (artifact, "-o", artifact.parent), "cannot be written"
     yield (artifact, "-o", blocked / "page.html"), "cannot be written"
     yield (artifact, "--timeline", artifact.with_name("absent") / "t.json"), "cannot be written"
+    yield (artifact, "-o", artifact), "which is read"
+    yield (artifact, "-o", "a", "--timeline", "./a"), "are one file"
     yield (artifact, "--svg", blocked), "choose another directory"
     yield (artifact.with_name("absent.dnnc"), "-o", artifact.with_name("p.html")), "cannot be read"
 

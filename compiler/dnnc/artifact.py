@@ -83,8 +83,9 @@ def _keep(path: Path, read: Iterable[str | Path | None]) -> None:
             raise UsageFault(f"output {str(path)!r} is the file {str(file)!r}, which is read; choose another path")
 
 
-def check_writable(path: str | Path) -> None:
-    """Find out, before the search, whether :func:`save` could write a path. Raises UsageFault if it cannot."""
+def check_writable(path: str | Path, *read: str | Path) -> None:
+    """Find out, before the work, whether a path can be written, and is no file that is read. Raises UsageFault."""
+    _keep(Path(path), read)
     writing(Path(path), lambda: documents.check_writable(Path(path)))
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dnnc.space import Limits
 
 Artifacts = Annotated[
-    list[Path], typer.Argument(metavar="ARTIFACT...", help="What `dnnc compile -o` wrote.", show_default=False)
+    list[Path], typer.Argument(metavar="ARTIFACT", help="What `dnnc compile -o` wrote.", show_default=False)
 ]
 Page = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the page here.", show_default=False)
@@ -49,24 +49,26 @@ def report(
     The page is one file that needs no network. At least one of -o, --svg and --timeline says what to write.
     """
     with terminal(verbose, quiet, color) as screen:
-        _check(len(artifacts), output, svg, timeline)
+        _check(artifacts, output, svg, timeline)
         networks = _networks(screen, artifacts, fronts)
         for path, content in _files(networks, output, svg, timeline):
             _write(screen, path, content)
 
 
-def _check(count: int, output: Path | None, svg: Path | None, timeline: Path | None) -> None:
+def _check(artifacts: list[Path], output: Path | None, svg: Path | None, timeline: Path | None) -> None:
     """Find out what cannot be done before anything is loaded."""
     from dnnc.artifact import check_writable
     from dnnc_runtime.errors import UsageFault
 
     if not (output or svg or timeline):
         raise UsageFault("nothing to write: give -o FILE for the page, --svg DIR for pictures or --timeline FILE")
-    if timeline and count > 1:
-        raise UsageFault(f"--timeline is of one artifact, found {count}; give one, or leave --timeline out")
+    if timeline and len(artifacts) > 1:
+        raise UsageFault(f"--timeline is of one artifact, found {len(artifacts)}; give one, or leave --timeline out")
+    if output and timeline and output.resolve() == timeline.resolve():
+        raise UsageFault(f"-o and --timeline are one file, {str(output)!r}; choose another path for one of them")
     for path in (output, timeline):
         if path:
-            check_writable(path)
+            check_writable(path, *artifacts)
     if svg:
         try:
             svg.mkdir(parents=True, exist_ok=True)
