@@ -1,14 +1,13 @@
 """Whole networks: bytes counted are bytes predicted, and numbers are the reference's, layer by layer.
 
 Every network of models/ and of the onnx package, on both targets: compiled for fewest bytes, and run in both number
-systems; planned under random constraints, and counted. Some also for latency and balanced.
+systems; planned under random constraints, and counted; most for latency and balanced too, and counted.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -27,7 +26,7 @@ from dnnc.numeric import System
 from dnnc.pipeline import Compilation, lower_with
 from dnnc.planning import Planner
 from dnnc.schedule import DIMS
-from dnnc.search import DATAFLOWS, Objective
+from dnnc.search import DATAFLOWS, NEAR, Objective
 from dnnc.simplify import simplify
 from dnnc.space import Space
 from dnnc_runtime.machine import Machine, load
@@ -45,6 +44,7 @@ SYSTEMS: tuple[tuple[System, float], ...] = (("float32", 1e-4), ("fixed", 0.0))
 """Number systems, and the error that each may have."""
 
 NAMES = (*NETWORKS, *(f"onnx:{name}" for name in SHAPE_ONLY))
+OTHERS = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW or "onnx:" in name else []) for name in NAMES]
 ALL = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES]
 
 
@@ -92,20 +92,23 @@ def test_fewest_bytes(name: str, target: str, results: Path) -> None:
 # -- other objectives -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "target"),
-    [*product(("conv13x13", "linear", "alexnet"), TARGETS), ("squeezenet", "two-buffer"), ("resnet18", "two-buffer")],
-)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_other_objectives(name: str, target: str, results: Path) -> None:
     model = build(name)
-    traffic = dnnc.compile(model, target, cache=results).plan.totals
+    traffic = dnnc.compile(model, target, cache=results)
     latency = dnnc.compile(model, target, objective="latency", cache=results)
     balanced = dnnc.compile(model, target, objective=Objective("balanced", 10), cache=results)
     check_counts(latency)
     check_counts(balanced)
-    assert latency.plan.totals.cycles <= balanced.plan.totals.cycles <= traffic.cycles
-    assert latency.plan.totals.dram_bytes >= balanced.plan.totals.dram_bytes >= traffic.dram_bytes
-    assert balanced.plan.totals.cycles <= 1.1 * latency.plan.totals.cycles
+    fewest = {layer.name: layer.proof.value for layer in latency.plan.on_array}
+    for other, most in ((latency, NEAR), (balanced, 1.1), (traffic, float("inf"))):
+        for layer in other.plan.on_array:
+            # Other fusions may have been undone.
+            least = fewest.get(layer.name, 0)
+            assert least <= layer.figures.cycles <= max(most * least, least) or not least
+    assert latency.plan.totals.dram_bytes >= balanced.plan.totals.dram_bytes >= traffic.plan.totals.dram_bytes
+    assert latency.timing.cycles <= traffic.timing.cycles * 1.01
 
 
 # -- random constraints -----------------------------------------------------------------------------------------------
