@@ -7,7 +7,8 @@ Afterwards these hold, for every opset; whatever has no such form is left as the
 - GlobalAveragePool, GlobalMaxPool and ReduceMean over all spatial axes are pools of the whole map.
 - Gemm has no ``alpha`` and ``beta`` (unless operands that are not constant need them), ``transA`` and ``transB`` where
   they are 1, and no third input or a constant vector (N,). A MatMul of matrices with a bias is a Gemm; one of more axes
-  with a bias has the constant vector as third input.
+  with a bias has the constant vector as third input. A MatMul whose second factor alone has all batches is the
+  transpose of the product of its transposed factors.
 - BatchNormalization has ``epsilon`` alone. It is folded into the node before it where that can be;
   so is a Mul, Add or Sub with a constant per channel.
 - Clip has ``min`` and ``max`` (where it is bounded), Squeeze and Unsqueeze ``axes``, Pad ``pads`` (of all axes),

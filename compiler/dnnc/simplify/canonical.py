@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from dnnc.graph import AttributeValue, Graph, Node, Value
+from dnnc.simplify.products import turned_product
 from dnnc.simplify.rule import Edit, constants_only, derive, fresh, fresh_node, with_attributes
 from dnnc_runtime.errors import ModelFault
 
@@ -252,6 +253,7 @@ FORMS: Mapping[str, Callable[[Graph, Node], Edit | None]] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _global_pool,
     "GlobalMaxPool": _global_pool,
+    "MatMul": turned_product,
     "MaxPool": _pool,
     "Pad": _pad,
     "ReduceMean": _reduce_mean,
