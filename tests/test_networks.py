@@ -1,7 +1,7 @@
 """Whole networks: bytes counted are bytes predicted, and numbers are the reference's, layer by layer.
 
 Every network of models/ and of the onnx package, on both targets: compiled for fewest bytes, and run in both number
-systems; planned under random constraints, and counted; most for latency and balanced too, and counted.
+systems; planned under random constraints, and counted; some for latency and balanced too, and counted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ SYSTEMS: tuple[tuple[System, float], ...] = (("float32", 1e-4), ("fixed", 0.0))
 """Number systems, and the error that each may have."""
 
 NAMES = (*NETWORKS, *(f"onnx:{name}" for name in SHAPE_ONLY))
-OTHERS = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW or "onnx:" in name else []) for name in NAMES]
+OTHERS = (
+    *("conv13x13", "linear", "alexnet", "squeezenet", "resnet18"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenetv2", "onnx:shufflenet", "onnx:squeezenet")),
+)
+"""Compiled for latency and balanced too: all kinds of layers, groups and depthwise ones among them. The front of a
+large network takes minutes."""
+
 ALL = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in NAMES]
 
 

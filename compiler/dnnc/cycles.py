@@ -111,7 +111,8 @@ class Timing:
         if operand == "input":
             once, _ = self._pinned_axes(t, dim)
             return self._input_part(t, *once, {dim: [(t.pinned, t.size(dim))]} if dim in ("c", "g") else {})
-        held = self._weight_tiles(t) | {dim: [(t.pinned, t.size(dim))]}
+        held = self._weight_tiles(t)
+        held[dim] = [(t.pinned, t.size(dim))]
         return self.model.passes("weights", t, self.order.index(loop)) * self._weight_part(held)
 
     def _weight_tiles(self, t: Tiles) -> dict[Dim, Plane]:
@@ -206,7 +207,8 @@ class Timing:
         if not pin or pin[0] != "weights":
             return model.passes("weights", t) * self._weight_part(self._weight_tiles(t))
         dim = pin[2]
-        left = self._weight_tiles(t) | {dim: [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]}
+        left = self._weight_tiles(t)
+        left[dim] = [(t.trips[dim] - t.pinned - 1, t.size(dim)), (1, t.last(dim))]
         return self._pinned(t) + model.unpinned_passes("weights", t) * self._weight_part(left)
 
     def _weight_part(self, tiles: dict[Dim, Plane]) -> Array:

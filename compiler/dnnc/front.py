@@ -139,6 +139,10 @@ class _Search:
         still be faster."""
         for buffers in choices:
             model = Model(self.space.shape, self.space.machine, replace(structure, buffers=buffers))
+            wanted = self.steps.open(model.bytes(points), Timing(model).least(points), all_trips(points))
+            points = at(points, np.flatnonzero(np.broadcast_to(wanted, (length(points),))))
+            if not length(points):
+                return
             fitting = held(self.space, model, points, fewer=True)
             if fitting is not None:
                 self._keep(model, fitting, Timing(model).cycles(fitting))

@@ -141,7 +141,9 @@ def _blame(
     """Tells what a computation waits for since the one before it ended: back along the jobs that ended last."""
     until = spans[number][0]
     while until > since:
-        causes = [*jobs[number].after, *([before[number]] if number in before else [])]
+        causes = list(jobs[number].after)
+        if number in before:
+            causes.append(before[number])
         number = max(causes, key=lambda other: spans[other][1])
         begun = max(since, spans[number][0])
         waits["dram" if jobs[number].unit == "dram" else "on_chip"] += until - begun

@@ -98,7 +98,7 @@ def timing(jobs: Jobs) -> Timing:
     machine = jobs.machine
     longest = machine.dram.longest_transfer_bytes * jobs.ticks_per_byte
     run = _Run(jobs.jobs, queues_of(jobs.jobs, len(jobs.sections), longest), len(jobs.sections))
-    slices = {unit: tuple(found) for unit, found in run.slices.items()}
+    slices: dict[Unit, tuple[Slice, ...]] = {unit: tuple(found) for unit, found in run.slices.items()}
     return Timing(machine, tuple(jobs.sections), jobs.ticks_per_cycle, tuple(jobs.jobs), slices, tuple(run.ends))
 
 
