@@ -118,6 +118,7 @@ def compile(
     """
     from dnnc.agreement import agree
     from dnnc.emit import emit
+    from dnnc.length import warn_if_long
     from dnnc.onnx_import import load as load_model
     from dnnc.simplify import simplify
 
@@ -133,6 +134,7 @@ def compile(
     if planner.store:
         planner.store.close()
     tell("plan", plan)
+    warn_if_long(plan)
     program = emit(lowered, dict(plan.schedules), machine)
     tell("program", program)
     counted = agree(plan, program)
