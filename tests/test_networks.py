@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -45,8 +46,11 @@ SYSTEMS: tuple[tuple[System, float], ...] = (("float32", 1e-4), ("fixed", 0.0))
 
 NAMES = (*NETWORKS, *(f"onnx:{name}" for name in SHAPE_ONLY))
 OTHERS = (
-    *("conv13x13", "linear", "alexnet", "squeezenet", "resnet18"),
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenetv2", "onnx:shufflenet", "onnx:squeezenet")),
+    *product(("conv13x13", "linear", "alexnet", "squeezenet"), TARGETS),
+    ("resnet18", "two-buffer"),
+    pytest.param("mobilenetv2", "snowflake", marks=pytest.mark.slow),
+    pytest.param("mobilenetv2", "two-buffer", marks=pytest.mark.slow),
+    pytest.param("onnx:shufflenet", "two-buffer", marks=pytest.mark.slow),
 )
 """Compiled for latency and balanced too: all kinds of layers, groups and depthwise ones among them. The front of a
 large network takes minutes."""
@@ -98,8 +102,7 @@ def test_fewest_bytes(name: str, target: str, results: Path) -> None:
 # -- other objectives -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize(("name", "target"), OTHERS)
 def test_other_objectives(name: str, target: str, results: Path) -> None:
     model = build(name)
     traffic = dnnc.compile(model, target, cache=results)

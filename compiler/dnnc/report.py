@@ -196,10 +196,8 @@ def _time_lines(plan: Plan, timing: Timing) -> Iterator[tuple[str, str]]:
     yield "", f"efficiency {100 * of.efficiency:.1f} %, DRAM {of.bytes_per_second / 1e9:.2f} GB/s"
     yield from zip(("spent", *[""] * len(SHARES)), shares_lines(of), strict=False)
     far = sum(abs(layer.off) > CLOSE for layer in by_layer.values())
-    yield (
-        "closed form",
-        f"{of.closed_form:,} cycles ({100 * of.off:+.2f} %); {plural(far, 'layer')} off by more than 2 %",
-    )
+    form = f"{of.closed_form:,} cycles ({100 * of.off:+.2f} %), {plural(far, 'layer')} off by more than 2 %"
+    yield "predicted", f"in closed form {form}"
     yield "", f"no schedule is faster than {of.floor:,} cycles: this takes {factor(int(of.cycles), of.floor)} x as long"
 
 
