@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dnnc.cycles import Timing
+from dnnc.cycles import ClosedForm
 from dnnc.least import Least
 from dnnc.points import Found, all_buffers, all_trips, at, fewest_buffers, held, length, listed, optimist, pace, roomier
 from dnnc.schedule import DIMS, Deal
@@ -126,7 +126,7 @@ class _Visit:
             if not self.settle:
                 found = self._better(model, fitting, 0, found)
                 continue
-            parts = Timing(model).parts(fitting)
+            parts = ClosedForm(model).parts(fitting)
             for buffers, ok in roomier(model, fitting, all_buffers(self.space)):
                 if len(ok):
                     cycles = np.broadcast_to(parts.cycles(buffers), (length(fitting),))[ok]
@@ -136,14 +136,14 @@ class _Visit:
 
     def _bound(self, model: Model, tiles: Tiles, found: Found | None) -> Array:
         """Where the figures' lower bounds leave room for something better."""
-        timing = Timing(model)
+        form = ClosedForm(model)
         moved = np.asarray(model.bytes(tiles))
         if not self.settle:
             return moved < found.bytes if found else moved > 0
         ok: Array = moved <= found.bytes if found else moved > 0
         if not np.any(ok):
             return ok
-        least = timing.least(tiles)
+        least = form.least(tiles)
         if self.most_cycles is not None:
             ok = ok & (least <= self.most_cycles)
         if found and found.cycles:

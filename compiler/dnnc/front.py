@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from dnnc.cycles import Timing
+from dnnc.cycles import ClosedForm
 from dnnc.enumerate import best, structures
 from dnnc.points import Buffers, Found, all_buffers, all_trips, at, held, length, listed, optimist, pace, roomier
 from dnnc.schedule import Ints
@@ -117,12 +117,12 @@ class _Search:
         """Keep what a grid has that nothing else beats."""
         model = Model(self.space.shape, self.space.machine, structure)
         most = optimist(model, tiles)
-        wanted = self.steps.open(model.bytes(most), Timing(model).least(most), all_trips(tiles))
+        wanted = self.steps.open(model.bytes(most), ClosedForm(model).least(most), all_trips(tiles))
         for points in listed(self.space, structure, tiles, wanted):
             fitting = held(self.space, model, points)
             if fitting is None:
                 continue
-            parts, choices = Timing(model).parts(fitting), all_buffers(self.space)
+            parts, choices = ClosedForm(model).parts(fitting), all_buffers(self.space)
             left = np.ones(length(fitting), dtype=bool)
             for buffers, ok in roomier(model, fitting, choices):
                 if buffers == choices[0]:
@@ -139,13 +139,13 @@ class _Search:
         still be faster."""
         for buffers in choices:
             model = Model(self.space.shape, self.space.machine, replace(structure, buffers=buffers))
-            wanted = self.steps.open(model.bytes(points), Timing(model).least(points), all_trips(points))
+            wanted = self.steps.open(model.bytes(points), ClosedForm(model).least(points), all_trips(points))
             points = at(points, np.flatnonzero(np.broadcast_to(wanted, (length(points),))))
             if not length(points):
                 return
             fitting = held(self.space, model, points, fewer=True)
             if fitting is not None:
-                self._keep(model, fitting, Timing(model).cycles(fitting))
+                self._keep(model, fitting, ClosedForm(model).cycles(fitting))
 
     def _keep(self, model: Model, tiles: Tiles, cycles: Array) -> None:
         """Keep the best point of every step."""

@@ -9,7 +9,7 @@ from operator import add
 from typing import Any
 
 from dnnc.axis import footprint_cut
-from dnnc.cycles import Timing as ClosedForm
+from dnnc.cycles import ClosedForm
 from dnnc.layer import Shape
 from dnnc.plan import LayerPlan, Plan
 from dnnc.schedule import Dim, Schedule, deals

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from math import isqrt
 from typing import Literal, get_args
 
-from dnnc.cycles import Timing
+from dnnc.cycles import ClosedForm
 from dnnc.enumerate import Stopped, best, quickest_legal
 from dnnc.front import Front, front
 from dnnc.layer import Shape
@@ -258,14 +258,14 @@ def lower_bound(shape: Shape, machine: Machine) -> int:
 def figures(shape: Shape, machine: Machine, schedule: Schedule) -> Figures:
     """Everything that the closed forms say of a schedule."""
     model, tiles = locate(shape, machine, schedule)
-    timing = Timing(model)
+    form = ClosedForm(model)
     return Figures(
         traffic=_pairs(model.traffic(tiles)),
-        bus=_pairs(timing.bus(tiles)),
+        bus=_pairs(form.bus.bytes(tiles)),
         memory={name: int(used) for name, used in model.memory(tiles).items()},
         residents={role: int(words) * machine.word_bytes for role, words in model.residents(tiles).items()},
-        cycles=int(timing.cycles(tiles)),
-        compute_cycles=int(timing.compute(tiles)),
+        cycles=int(form.cycles(tiles)),
+        compute_cycles=int(form.compute(tiles)),
     )
 
 
