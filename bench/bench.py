@@ -36,6 +36,16 @@ print(time.process_time() - start)
 """
 """Plans a model's layers, and nothing else; prints the CPU-seconds which that takes."""
 
+TIMELINE = """
+import sys, time
+from dnnc.pipeline import load
+from dnnc_runtime.timeline import timeline
+program, start = load(sys.argv[1]).program, time.process_time()
+timeline(program).times
+print(time.process_time() - start)
+"""
+"""Times an artifact's program; prints the CPU-seconds which that takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -92,6 +102,7 @@ def figures(target: str, folder: Path) -> list[Figure]:
         Figure("  of this, the search and its proofs", search, "CPU-s"),
         Figure("  the search's share", 100 * search / compiled.cpu, "%"),
         Figure("  peak memory", compiled.peak / 1e9, "GB", 1.5),
+        Figure("  its timeline", float(measure((sys.executable, "-c", TIMELINE, artifact)).printed), "CPU-s", 2),
     ]
     for numbers, name in (("float32", "in float32"), ("fixed", "in fixed point")):
         ran = measure((*DNNC, "run", artifact, "--quiet", "--numbers", numbers))
