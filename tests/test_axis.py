@@ -122,7 +122,8 @@ def test_tiles_partition_the_outputs_in_equal_blocks(axis: tuple[Window, Cut]) -
     assert [o for block in cut.tiles for tile in block for o in range(*tile)] == list(range(window.out))
     for block, (first, stop) in zip(cut.tiles, blocks(window.out, len(cut.tiles)), strict=True):
         assert sum(b - a for a, b in block) == stop - first
-    assert cut.steps == len(cut.tiles[0])
+    # The first block may have fewer tiles than others: padding above it takes up no part of a footprint.
+    assert all(len(block) <= cut.steps for block in cut.tiles)
 
 
 @given(windows(14), st.integers(1, 4))

@@ -63,7 +63,7 @@ def planned(name: str, target: str, results: Path) -> Plan:
     return plan
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "vgg16")) for n in NETWORKS])
 def test_totals(name: str, results: Path) -> None:
     plans = {target: planned(name, target, results) for target in ("snowflake", "two-buffer")}
     snowflake, two_buffer = (plan.totals for plan in plans.values())
