@@ -13,7 +13,7 @@ from one_layer import counted, program
 from strategies import Problem, problems
 
 
-@pytest.mark.parametrize("twentieth", range(20))
+@pytest.mark.parametrize("twentieth", [*range(4), *(pytest.param(n, marks=pytest.mark.slow) for n in range(4, 20))])
 @settings(max_examples=50)
 @given(problems(4, 5))
 def test_a_thousand_layers_solver_is_enumeration_is_replay(twentieth: int, problem: Problem) -> None:

@@ -106,7 +106,7 @@ def fewest(shape: Shape) -> int:
         # Compulsory: 11,678,912 words of weights, 4,404,456 of maps.
         ("resnet18", "", 32_166_736, 32_166_736),
         ("resnet50", "", 92_797_264, 92_457_296),
-        ("vgg16", "conv", 95_355_520, 74_679_680),
+        pytest.param("vgg16", "conv", 95_355_520, 74_679_680, marks=pytest.mark.slow),
     ],
 )
 def test_totals_of_what_multiplies_on_snowflake(name: str, layers: str, expected: int, least: int) -> None:
