@@ -92,10 +92,6 @@ class AxisTable:
     offset: Ints
     pins: Pinned
 
-    def pinned(self, index: Ints, tiles: Ints | int) -> Ints:
-        """Indices into the pinned arrays for candidates ``index`` with ``tiles`` tiles pinned."""
-        return self.offset[index] + tiles
-
 
 @dataclass(frozen=True, slots=True)
 class PlaneTable:
