@@ -19,7 +19,8 @@ from dnnc_runtime import Fixed, Float32, Result, execute, refer, walk
 from dnnc_runtime import machine as machines_file
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.machine import Machine
-from dnnc_runtime.program import Kernel, Load, Pool, Program, Role, Window
+from dnnc_runtime.program import Kernel, Load, Placement, Pool, Program, Role, Tensor, Window
+from dnnc_runtime.tensor import View
 from one_layer import extents, feeds, located, lowered, program, strided
 from strategies import Case, cases, fitted, sharing_cases
 
@@ -162,8 +163,12 @@ def test_a_broadcast_lies_in_every_memory_that_needs_it() -> None:
 
 def test_layers_follow_each_other_and_host_layers_keep_their_place() -> None:
     layer = conv()
-    host = HostLayer("softmax", "Softmax", ("softmax",), ("output",), ("output",), "no unit for it", 0, 0)
-    made = emit(replace(lowered(layer), layers=(layer, host)), {"layer": rows(4)}, SNOWFLAKE)
+    host = HostLayer("softmax", "Softmax", ("softmax",), ("output",), ("odds",), "no unit for it", 0, 0)
+    only, odds = lowered(layer), Placement("odds", (1,), View("odds", 0, (1,), (1,)))
+    both = replace(
+        only, layers=(layer, host), tensors=(*only.tensors, Tensor("odds", 1)), placements=(*only.placements, odds)
+    )
+    made = emit(both, {"layer": rows(4)}, SNOWFLAKE)
     assert [section.name for section in made.sections] == ["layer", "softmax"]
     assert made.sections[1].kernel is None
     walk(made)

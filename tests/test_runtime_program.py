@@ -84,7 +84,7 @@ def test_a_listing_by_hand() -> None:
     [
         ("dnnc program 1", "dnnc program 2", "line 1: .*another version"),
         ("section layer", "sektion layer", "expected one of tensor, value, input, output, section"),
-        ("  compute", "  komputieren", "expected one of kernel, mode, view, load"),
+        ("  compute", "  komputieren", "expected one of kernel, mode, view, kept, load"),
         ("load input maps word", "load entry maps word", "found 'entry', expected one of input, second"),
         ("load input maps word", "load input maps", "expected one of word, accumulator"),
         ("kernel conv", "kernel deconv", "found 'deconv', expected one of conv, pool"),

@@ -36,7 +36,8 @@ def placements(draw: st.DrawFn) -> Piece:
 @given(st.lists(st.tuples(st.sampled_from(["write", "clear", "read", "again"]), placements()), max_size=12))
 def test_tags_are_a_dictionary_of_words(steps: list[tuple[str, Piece]]) -> None:
     made = alone(Kernel("conv", Window(3, 3), Window(3, 3)), SMALL, machine(maps=48, vmacs=1))
-    tags, maps = Tags(made.machine, frame(made.machine, made.sections[0])), banks(made.machine)["maps"]
+    tags, maps = Tags(made.machine, made.tensors), banks(made.machine)["maps"]
+    tags.begin(frame(made.machine, made.sections[0]))
     held: dict[tuple[int, int], tuple[int, ...]] = {}
     written: list[Piece] = []
     for what, drawn in steps:

@@ -6,7 +6,7 @@ Wherever the runs are regular, the words of both are boxes that correspond one t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.machine import Machine
+from dnnc_runtime.program import Kept
 from dnnc_runtime.tensor import Axis, Piece, Region, Run, extent
 
 Integers = NDArray[np.int64]
@@ -140,6 +141,30 @@ def span_of(bank: Bank, pieces: Sequence[Piece], width: int) -> Reach:
             words, _ = reach(bank, piece, width)
             low, high, last = min(low, words.first), max(high, words.end), piece
     return Reach(low, high)
+
+
+def emptied(bank: Bank, kept: Iterable[Kept]) -> list[tuple[int, Reach]]:
+    """The words of a bank that are not kept, by unit.
+
+    Raises:
+        DisagreementFault: words are kept outside the memory, or more than once.
+    """
+    tops, out = [0] * bank.units, list[tuple[int, Reach]]()
+    for some in kept:
+        if some.memory != bank.name:
+            continue
+        if not 0 <= some.unit < bank.units:
+            raise DisagreementFault(f"unit {some.unit} of memory {bank.name!r}, which has {bank.units}")
+        for first, end in some.ranges:
+            if first < tops[some.unit] or end > bank.words:
+                raise DisagreementFault(
+                    f"words {first}..{end - 1} of memory {bank.name!r} are kept: expected words from "
+                    f"{tops[some.unit]} on, below {bank.words}"
+                )
+            out.append((some.unit, Reach(tops[some.unit], first)))
+            tops[some.unit] = end
+    out += [(unit, Reach(top, bank.words)) for unit, top in enumerate(tops)]
+    return [(unit, words) for unit, words in out if words.first < words.end]
 
 
 def _joined(found: list[Box]) -> list[Box]:

@@ -1,8 +1,9 @@
 """The structural checks: every word on chip is tagged with the element it holds, every word in DRAM with a valid bit.
 
-A tag is the element's role and coordinates as one number, zero where a word holds nothing. A read compares the
-tags it finds with those of the region it wants, so a forgotten load, an overwritten resident, a wrong halo or a
-buffer that runs into another one is found without computing anything.
+A tag is the element's identity as one number, zero where a word holds nothing. A read compares the tags it finds
+with those of the region it wants, so a forgotten load, an overwritten resident, a wrong halo or a buffer that runs into
+another one is found without computing anything. What a section computes is computed once in the whole program, and by
+the section's end it is in DRAM, among the words that are kept, or given up by a release.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, banks, boxes, row_major, window
+from dnnc_runtime.addressing import Bank, banks
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import Access, frame, space
 from dnnc_runtime.memo import Memo
@@ -48,7 +50,10 @@ class Checks:
         self._levels = {memory.name: memory.level for memory in program.machine.memories}
         self._outputs = program.outputs
         self._words = {tensor.name: tensor.words for tensor in program.tensors}
-        self._written = Written(program)
+        # Words that are in DRAM, that were computed, and that were computed and need not be in DRAM.
+        self._written, self._computed, self._spared = Written(program), Written(program), Written(program)
+        self._layers: dict[str, Section] = {}
+        self._tags = Tags(program.machine, program.tensors)
         self._section = ""
         self._checks: dict[type[Instruction], Callable[[Any], None]] = {
             Load: self._load,
@@ -64,18 +69,31 @@ class Checks:
         """Whether every word of a view in DRAM has been written."""
         return self._written.holds(view)
 
+    def computed(self, view: View) -> bool:
+        """Whether every word of a view is an input or was computed, be it in DRAM or not."""
+        return self._computed.holds(view)
+
+    def stored(self, tensor: str) -> NDArray[np.bool_]:
+        """Which words of a tensor have been written in DRAM."""
+        return self._written.words(tensor)
+
     def begin(self, section: Section) -> None:
-        """Start a section with empty memories."""
+        """Start a section, with the words on chip that the one before kept."""
         self._section = section.name
         if section.kernel is None:
             if not all(isinstance(instruction, Host) for instruction in section.instructions):
                 raise DisagreementFault(f"layer {section.name!r} computes nothing: expected host instructions alone")
             return
+        known = self._layers.setdefault(section.name, section)
+        if (known.kernel, known.views) != (section.kernel, section.views):
+            raise DisagreementFault(f"layer {section.name!r}: sections of one name need equal kernels and views")
         self._frame = frame(self._machine, section)
         for role, view in section.views:
             self._bounds(role, view)
-        self._tags = Tags(self._machine, self._frame)
-        self._stored = np.zeros(prod(self._frame.shapes["output"]), np.bool_)
+        source, kernel = self._frame.shapes["input"], section.kernel
+        if source[1:3] != (kernel.y.size, kernel.x.size):
+            raise DisagreementFault(f"layer {section.name!r}: input of shape {source}, which its kernel does not take")
+        self._tags.begin(self._frame)
         self._summed: dict[Region, int] = {}
         self._windows = Windows(self._frame)
         self._memo: Memo[bool] = Memo()
@@ -90,17 +108,33 @@ class Checks:
             raise DisagreementFault(f"layer {self._section!r}, instruction {index} ({kind}): {fault}") from None
 
     def end(self, section: Section) -> None:
-        """Every output element has to be stored by now."""
-        if section.kernel is None:
-            return
-        if not self._stored.all():
-            missing = np.unravel_index(int(np.argmin(self._stored)), self._frame.shapes["output"])
-            at = tuple(int(i) for i in missing)
-            raise DisagreementFault(f"layer {section.name!r}: output element {at} (n, y, x, g, k) was never stored")
-        self._written.fill(self._frame.views["output"])
+        """What was computed is stored, kept or released by now; all that is not kept is emptied."""
+        if section.kernel is not None:
+            self._settle(section)
+        self._tags.end(section.kept)
+
+    def _settle(self, section: Section) -> None:
+        view = self._frame.views["output"]
+        spared = self._spared.all(view)
+        left = self._computed.all(view) & ~self._written.all(view) & ~spared
+        if section.kept and left.any():
+            held = self._tags.holding(self._frame.homes["output"], view, section.kept)
+            spared |= left & held
+            left &= ~held
+        if left.any():
+            raise DisagreementFault(
+                f"layer {section.name!r}: output element {_first(left)} (n, y, x, g, k) was never stored, "
+                "kept or released"
+            )
 
     def finish(self) -> None:
-        """Every output of the program has to be in DRAM by now."""
+        """Every layer has computed all of its output by now, and every output of the program is in DRAM."""
+        for name, section in self._layers.items():
+            computed = self._computed.all(dict(section.views)["output"])
+            if not computed.all():
+                raise DisagreementFault(
+                    f"layer {name!r}: output element {_first(~computed)} (n, y, x, g, k) was never computed"
+                )
         for name in self._outputs:
             if not self.valid(self._written.place(name).view):
                 raise DisagreementFault(f"output {name!r} of the program was never written whole")
@@ -117,11 +151,12 @@ class Checks:
         self._transfer(store)
         self._single(store.role, store.pieces)
         self._tags.read(space(store.role), self._banks[store.memory], store.pieces)
+        view = self._frame.views[store.role]
         for region in store.transfers:
-            if store.role == "output":
-                self._store_once(region)
-            else:
-                self._written.fill(self._frame.views[store.role], region, self._frame.widths[store.role])
+            if store.role != "output":
+                self._written.fill(view, region, self._frame.widths[store.role])
+            elif not self._written.once(view, region):
+                raise DisagreementFault(f"an output element of {_show(region)} is stored a second time")
 
     def _transfer(self, transfer: Load | Store) -> None:
         """The pieces hold exactly what is transferred, inside the tensor, at the width of the role."""
@@ -142,14 +177,6 @@ class Checks:
         if words != self._frame.widths[role]:
             raise DisagreementFault(f"{role} at {width} width, expected {self._frame.widths[role]} words an element")
 
-    def _store_once(self, region: Region) -> None:
-        strides = row_major(self._frame.shapes["output"])
-        for box in boxes(region, 0, strides, 0, strides):
-            there = window(self._stored, box[0], box[3], box[4])
-            if there.any():
-                raise DisagreementFault(f"an output element of {_show(region)} is stored a second time")
-            there[...] = True
-
     def _move(self, move: Move) -> None:
         if [piece.region for piece in move.source] != [piece.region for piece in move.target]:
             raise DisagreementFault(f"moved pieces of {move.role} do not correspond one to one")
@@ -163,7 +190,10 @@ class Checks:
 
     def _release(self, release: Release) -> None:
         width = 1 if release.width == "word" else self._frame.widths["accumulator"]
-        self._clear(self._banks[release.memory], release.pieces, width)
+        bank, view = self._banks[release.memory], self._frame.views["output"]
+        spared = self._spared.all(view)
+        spared |= self._computed.all(view) & self._tags.held(bank, view, release.pieces, width)
+        self._clear(bank, release.pieces, width)
 
     def _compute(self, compute: Compute) -> None:
         reads: list[Access] = []
@@ -234,7 +264,10 @@ class Checks:
             if not self.valid(self._written.place(name).view):
                 raise DisagreementFault(f"{host.node!r} reads {name!r}, which was never written whole")
         for name in filter(None, host.outputs):
-            self._written.fill(self._written.place(name).view)
+            view = self._written.place(name).view
+            self._computed.fill(view)
+            if not self._written.once(view):
+                raise DisagreementFault(f"{host.node!r} writes {name!r}, of which an element was stored before")
 
     def _bounds(self, role: Role, view: View) -> None:
         words, last = self._words.get(view.tensor), view.offset
@@ -265,7 +298,16 @@ class Checks:
                 self._single(role, pieces)
                 if all(region) and not partitions([region], [piece.region for piece in pieces]):
                     raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
+                if role == "output":
+                    self._compute_once(region)
             self._write(role, self._frame.homes[role], _pieces(group))
+
+    def _compute_once(self, region: Region) -> None:
+        view = self._frame.views["output"]
+        if not inside(region, view.shape):
+            raise DisagreementFault(f"output region {_show(region)} is outside its tensor's shape {view.shape}")
+        if not self._computed.once(view, region):
+            raise DisagreementFault(f"an output element of {_show(region)} is computed a second time")
 
     def _write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> None:
         self._memo.written(bank.name, self._tags.write(role, bank, pieces))
@@ -292,6 +334,11 @@ def _by_role(accesses: Iterable[Access]) -> list[tuple[Role, list[Access]]]:
 
 def _pieces(accesses: Iterable[Access]) -> list[Piece]:
     return [piece for _, pieces, _ in accesses for piece in pieces]
+
+
+def _first(elements: NDArray[np.bool_]) -> tuple[int, ...]:
+    """The coordinates of the first element that is set."""
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(elements)), elements.shape))
 
 
 def _show(region: Region) -> str:

@@ -20,7 +20,7 @@ from dnnc_runtime.tensor import View
 class Result:
     """What a program computed, as real values, and how often each layer's numbers did not fit.
 
-    ``values`` holds every value of the model that DRAM held at the end, where asked for.
+    ``values`` holds every value of the model that was computed, where asked for.
     """
 
     outputs: Mapping[str, Floats]

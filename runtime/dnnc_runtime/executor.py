@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from dnnc_runtime import kernels
-from dnnc_runtime.addressing import banks
+from dnnc_runtime.addressing import banks, window
 from dnnc_runtime.checks import Checks
 from dnnc_runtime.dram import Dram, Result
 from dnnc_runtime.frame import Access, frame
@@ -35,6 +36,7 @@ from dnnc_runtime.program import (
     Section,
     Store,
 )
+from dnnc_runtime.regions import listed
 from dnnc_runtime.tensor import Piece, Region, span
 from dnnc_runtime.walk import Listener, tell
 
@@ -59,7 +61,8 @@ def execute(
         numbers: the number system; float32 unless given.
         host: runs the nodes that the array does not; only needed if there are any.
         listeners: told every instruction after it was checked and executed.
-        keep_values: return every placed value, not only the outputs.
+        keep_values: return every placed value that was computed, also those that never left the chip, and not only the
+            outputs.
 
     Raises:
         UsageFault: an input or constant is absent or of another size, an input holds anything but finite real numbers,
@@ -69,19 +72,31 @@ def execute(
     checks, system = Checks(program), numbers or Float32()
     dram = Dram(program, program.constants if constants is None else constants, system)
     dram.feed(program.inputs, inputs)
-    arithmetic = Arithmetic(program, dram, system, host or program.host)
+    arithmetic = Arithmetic(program, dram, system, host or program.host, keep_values)
     tell(program, [checks, arithmetic, *listeners])
     checks.finish()
-    kept = [place.name for place in program.values if keep_values and checks.valid(place.view)]
+    if not keep_values:
+        return dram.result(program, (), arithmetic.tallies)
+    for tensor, words in arithmetic.computed.items():
+        np.copyto(dram.words(tensor), words, where=~checks.stored(tensor))
+    kept = [place.name for place in program.values if checks.computed(place.view)]
     return dram.result(program, kept, arithmetic.tallies)
 
 
 class Arithmetic:
-    """A listener that moves and computes the numbers."""
+    """A listener that moves and computes the numbers.
 
-    def __init__(self, program: Program, dram: Dram, numbers: Numbers, host: HostRun | None) -> None:
+    ``computed`` are the words of every tensor as they were computed, which need not have gone to DRAM, if asked for.
+    """
+
+    def __init__(
+        self, program: Program, dram: Dram, numbers: Numbers, host: HostRun | None, keep_values: bool = False
+    ) -> None:
         self._machine = program.machine
-        self._banks = banks(program.machine)
+        self._sizes = {tensor.name: tensor.words for tensor in program.tensors}
+        self._chip = OnChip(banks(program.machine), numbers, dram)
+        self._keep_values = keep_values
+        self.computed: dict[str, Words] = {}
         self._dram = dram
         self._numbers = numbers
         self._run = host
@@ -97,11 +112,11 @@ class Arithmetic:
         }
 
     def begin(self, section: Section) -> None:
-        """Poison every memory."""
+        """Start a section, with the numbers that the one before kept."""
         self._tally = self.tallies.setdefault(section.name, Tally())
         if section.kernel is not None:
             self._frame = frame(self._machine, section)
-            self._chip = OnChip(self._banks, self._frame, self._numbers, self._dram)
+            self._chip.begin(self._frame)
 
     def step(self, index: int, instruction: Instruction) -> None:
         """Execute one instruction."""
@@ -109,6 +124,7 @@ class Arithmetic:
 
     def end(self, section: Section) -> None:
         """Drop what only this section needed."""
+        self._chip.end(section.kept)
         self._dram.drop_constants()
 
     def _release(self, release: Release) -> None:
@@ -116,9 +132,21 @@ class Arithmetic:
 
     def _compute(self, compute: Compute) -> None:
         accumulates = self._frame.kernel.operation == "conv"
-        results = list(self._accumulated(compute) if accumulates else self._mapped(compute))
+        self._write(list(self._accumulated(compute) if accumulates else self._mapped(compute)))
+
+    def _write(self, results: Sequence[tuple[Access, Words]]) -> None:
         for access, words in results:
             self._chip.write(access, words)
+            if self._keep_values and access[0] == "output":
+                self._copy(access[2], words)
+
+    def _copy(self, region: Region, words: Words) -> None:
+        """Remember what was computed, whatever becomes of it on chip."""
+        view = self._frame.views["output"]
+        if view.tensor not in self.computed:
+            self.computed[view.tensor] = np.empty(self._sizes[view.tensor], words.dtype)
+        whole = window(self.computed[view.tensor], view.shape, view.offset, view.strides)
+        whole[np.ix_(*map(listed, region))] = words
 
     def _mapped(self, compute: Compute) -> Iterator[tuple[Access, Words]]:
         """What the parts of a vector operation compute."""
@@ -161,8 +189,7 @@ class Arithmetic:
             done, left = self._frame.pool_writes(part, after)
             results += [(done, self._complete(done[2], partial[positions(done[2], whole)]))]
             results += [(left, partial[positions(left[2], whole)])]
-        for access, words in results:
-            self._chip.write(access, words)
+        self._write(results)
 
     def _partial(self, part: Part, before: tuple[Piece, ...], after: tuple[Piece, ...]) -> Words:
         """What a part's windows combine: its tile, and the partial results of before."""

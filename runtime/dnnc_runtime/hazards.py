@@ -81,6 +81,11 @@ class _Cell:
     readers: dict[object, int] = field(default_factory=dict[object, int])
     beside: list[_Cell] = field(default_factory=list["_Cell"])
 
+    @property
+    def last(self) -> int:
+        """The last job that used it."""
+        return max(self.writer, *self.readers.values(), -1)
+
 
 class Hazards:
     """The on-chip memories of a machine, and the jobs that use them."""
@@ -89,6 +94,7 @@ class Hazards:
         self._cells: dict[tuple[Footprint, int], _Cell] = {}
         self._of_unit: dict[tuple[str, int], list[_Cell]] = {}
         self._known: dict[tuple[int, str, int], tuple[Sequence[Piece], list[_Cell], tuple[Footprint, ...]]] = {}
+        self._tidied = 0
 
     def read(self, job: int, memory: str, pieces: Sequence[Piece], width: int, queue: object) -> set[int]:
         """The jobs that a job which reads these pieces waits for.
@@ -129,6 +135,26 @@ class Hazards:
                 after.update(other.readers.values())
         after.discard(-1)
         return after
+
+    def tidy(self) -> None:
+        """Forget uses of words all of which were written since: whoever waits for them waits for those who wrote.
+
+        It is done when there are twice as many cells as the last time.
+        """
+        if len(self._cells) < 2 * self._tidied + 256:
+            return
+        for at, cells in self._of_unit.items():
+            written = np.full(max(reach(cell.of)[1] for cell in cells), -1, np.int64)
+            for cell in cells:
+                words = view(written, cell.of)
+                np.maximum(words, cell.writer, out=words)
+            left = {cell for cell in cells if not (view(written, cell.of) > cell.last).all()}
+            for cell in left:
+                cell.beside = [other for other in cell.beside if other in left]
+            self._of_unit[at] = [cell for cell in cells if cell in left]
+        self._cells = {(cell.of, unit): cell for (_, unit), cells in self._of_unit.items() for cell in cells}
+        self._known = {}
+        self._tidied = len(self._cells)
 
     def footprints(self, memory: str, pieces: Sequence[Piece], width: int) -> tuple[Footprint, ...]:
         """The distinct footprints of pieces, in whatever units."""

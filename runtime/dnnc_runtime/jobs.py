@@ -12,7 +12,7 @@ from dnnc_runtime.durations import Durations, Work
 from dnnc_runtime.frame import Frame, frame, space
 from dnnc_runtime.hazards import Footprint, Hazards
 from dnnc_runtime.program import Compute, Instruction, Load, Move, PoolTile, Program, Role, Section, Store
-from dnnc_runtime.tensor import Piece
+from dnnc_runtime.tensor import Piece, Region, View
 
 Unit = Literal["dram", "array", "vector", "links"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
@@ -90,7 +90,7 @@ class Jobs:
 
     Args:
         program: that is walked, executed, or only told (:func:`dnnc_runtime.walk.tell`).
-        ahead: whether constants may be loaded while the layer before runs, as far as there is room.
+        ahead: whether constants may be loaded before what the section waits for has ended, as far as there is room.
 
     Raises:
         UsageFault: a section names no mode of the machine.
@@ -103,6 +103,13 @@ class Jobs:
         self.ticks_per_cycle, self.ticks_per_byte = per_byte.denominator, per_byte.numerator
         self._early = {tensor.name for tensor in program.tensors if tensor.constant} if ahead else set[str]()
         self._hazards, self._before = Hazards(), Hazards()
+        self._kept = self._hosted = False
+        # By section, the one that has to have ended first, -1 for none; that which constants loaded ahead wait for.
+        self.behind, self._far_behind = list[int](), -1
+        # Of the section: jobs that store and load partial sums.
+        self._spilled, self._reloaded = set[int](), set[int]()
+        # Since all had to end, by tensor: jobs that used it for partial sums; words stored, and by which job.
+        self._scratch, self._stored = dict[str, set[int]](), dict[str, list[tuple[int, int, int]]]()
         self._make: dict[type[Instruction], Callable[[int, Any], None]] = {
             Load: self._load,
             Store: self._store,
@@ -112,10 +119,20 @@ class Jobs:
         }
 
     def begin(self, section: Section) -> None:
-        """A layer starts with empty memories."""
+        """A section starts: when the one before has ended, unless that kept anything."""
+        last = len(self.sections) - 1
+        if not self._kept:
+            self._before, self._hazards = self._hazards, Hazards()
+        # What the host does is not timed: what it reads is stored before, what it writes is there after.
+        if not self._kept or self._hosted:
+            self._far_behind = self.behind[-1] if self.behind else -1
+            self._scratch, self._stored = {}, {}
+            self.behind.append(last)
+        else:
+            self.behind.append(self.behind[-1])
         self.sections.append(section.name)
-        self._before, self._hazards = self._hazards, Hazards()
-        self._spilled: set[int] = set()
+        self._kept, self._hosted = bool(section.kept), section.kernel is None
+        self._spilled, self._reloaded = set(), set()
         if section.kernel is not None:
             self._frame = frame(self.machine, section)
             self._durations = Durations(self.machine, section)
@@ -126,7 +143,11 @@ class Jobs:
             make(index, instruction)
 
     def end(self, section: Section) -> None:
-        """Nothing is left to collect at the end of a section."""
+        """What the section leaves matters to the next one."""
+        if self._kept:
+            self._hazards.tidy()
+        if self._spilled:
+            self._scratch[self._frame.views["partial_sums"].tensor] = self._spilled | self._reloaded
 
     def _access(self) -> _Access:
         return _Access(len(self.jobs), self._hazards, self._frame)
@@ -136,15 +157,23 @@ class Jobs:
         access.write(load.role, load.pieces)
         if load.role == "partial_sums":
             access.after |= self._spilled
+            self._reloaded.add(len(self.jobs))
+        if stored := self._stored.get(view.tensor):
+            read = [_hull(view, region) for region in load.transfers]
+            access.after.update(job for a, b, job in stored if any(a < end and first < b for first, end in read))
         if early := view.tensor in self._early:
             access.after |= self._before.users(load.memory, load.pieces, self._frame.widths[load.role])
         self._transfer(index, "load", load, access, early)
 
     def _store(self, index: int, store: Store) -> None:
-        access = self._access()
-        access.read(store.role, store.pieces, ("dram", index))
+        view, access, job = self._frame.views[store.role], self._access(), len(self.jobs)
+        access.read(store.role, store.pieces, ("dram", job))
         if store.role == "partial_sums":
-            self._spilled.add(len(self.jobs))
+            access.after |= self._scratch.get(view.tensor, set())
+            self._spilled.add(job)
+        else:
+            stored = self._stored.setdefault(view.tensor, [])
+            stored += [(*_hull(view, region), job) for region in store.transfers]
         self._transfer(index, "store", store, access, False)
 
     def _transfer(self, index: int, verb: str, transfer: Load | Store, access: _Access, early: bool) -> None:
@@ -192,6 +221,16 @@ class Jobs:
         self, unit: Unit, name: str, index: int, ticks: int, moved: Bytes, work: Work, access: _Access,
         early: bool = False,
     ) -> None:  # fmt: skip
-        section = len(self.sections) - 1
+        section, behind = len(self.sections) - 1, self._far_behind if early else self.behind[-1]
         after, uses = frozenset(access.after), tuple(access.uses)
-        self.jobs.append(Job(unit, name, section, index, ticks, moved, work, after, section - 1 - early, uses))
+        self.jobs.append(Job(unit, name, section, index, ticks, moved, work, after, behind, uses))
+
+
+def _hull(view: View, region: Region) -> tuple[int, int]:
+    """The first word of a region in DRAM, and one past the last."""
+    first = end = view.offset
+    for axis, stride in zip(region, view.strides, strict=True):
+        if axis:
+            first += axis[0].start * stride
+            end += (axis[-1].start + (axis[-1].count - 1) * axis[-1].step) * stride
+    return first, end + 1

@@ -171,7 +171,8 @@ def _counts(pool: Pool, window: Window, outputs: Axis) -> Integers:
 
 
 def _identity(kernel: Kernel, numbers: Numbers, operands: Operands, region: Region, tally: Tally) -> Words:
-    words = operands["input"]
+    # Operands may be words of a memory that is written before the result is.
+    words = operands["input"].copy()
     fill = numbers.quantise(np.full(1, kernel.fill), Tally())
     for axis, window in ((1, kernel.y), (2, kernel.x)):
         table = _window_taps(window, region[axis])[:, 0]

@@ -9,30 +9,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, extents, placed, row_major, span_of, window
+from dnnc_runtime.addressing import Bank, emptied, extents, placed, row_major, span_of, window
 from dnnc_runtime.dram import Dram
 from dnnc_runtime.frame import Access, Frame, space
 from dnnc_runtime.memo import Memo
 from dnnc_runtime.numbers import Numbers, Words
-from dnnc_runtime.program import Load, Move, Role, Store
+from dnnc_runtime.program import Kept, Load, Move, Role, Store
 from dnnc_runtime.regions import shared
 from dnnc_runtime.tensor import Piece, Region
 
 
 class OnChip:
-    """Every memory of the machine for the length of a section: one array, its units' memories end to end."""
+    """Every memory of the machine, from section to section: one array, its units' memories end to end."""
 
-    def __init__(self, banks: dict[str, Bank], frame: Frame, numbers: Numbers, dram: Dram) -> None:
+    def __init__(self, banks: dict[str, Bank], numbers: Numbers, dram: Dram) -> None:
         self._banks = banks
-        self._frame = frame
+        self._numbers = numbers
         self._dram = dram
-        self._prepared: Memo[Words] = Memo()
-        self._alike: Memo[list[int]] = Memo()
-        narrow, wide = numbers.word, numbers.accumulator
-        self._types = {role: wide if width > 1 else narrow for role, width in frame.widths.items()}
         self._words = {
             bank.name: np.full(bank.words * bank.units, numbers.poison, numbers.word) for bank in banks.values()
         }
+
+    def begin(self, frame: Frame) -> None:
+        """A section starts: accesses mean what they do in its frame."""
+        self._frame = frame
+        self._prepared: Memo[Words] = Memo()
+        self._alike: Memo[list[int]] = Memo()
+        narrow, wide = self._numbers.word, self._numbers.accumulator
+        self._types = {role: wide if width > 1 else narrow for role, width in frame.widths.items()}
+
+    def end(self, kept: Sequence[Kept]) -> None:
+        """Poison all words that are not kept."""
+        for bank in self._banks.values():
+            for unit, (first, end) in emptied(bank, kept):
+                self._words[bank.name][unit * bank.words + first : unit * bank.words + end] = self._numbers.poison
 
     def load(self, load: Load) -> None:
         """DRAM to every unit of the pieces."""

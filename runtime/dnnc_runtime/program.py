@@ -211,10 +211,27 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """Words [first, end) of one unit's memory that still hold at a section's end what they hold, in ascending order."""
+
+    memory: str
+    unit: int
+    ranges: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        bounds = [0, *(bound for words in self.ranges for bound in words)]
+        if bounds != sorted(bounds) or any(first == end for first, end in self.ranges):
+            raise ValueError(f"kept words of {self.memory!r} need ascending, disjoint ranges, not {self.ranges}")
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
-    """The instructions of one layer, with the views of its operands and what it computes (None: host).
+    """Instructions of one layer, with the views of its operands and what it computes (None: host).
+
+    A layer may run in several sections of its name, kernel and views, which compute disjoint parts of its output.
 
     ``mode`` names the machine's mode in which the array runs it: it decides how long that takes, and no number.
+    ``kept`` are the words on chip that outlast the section; all others are emptied at its end.
     """
 
     name: str
@@ -222,6 +239,7 @@ class Section:
     views: tuple[tuple[Role, View], ...]
     instructions: tuple[Instruction, ...]
     mode: str = ""
+    kept: tuple[Kept, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,11 @@ class Line:
         """Integers parted by commas."""
         return _integers(self.word())
 
+    def range(self) -> tuple[int, int]:
+        """Two integers, the first and the end of a range."""
+        first, end = self.word().split("..")
+        return int(first), int(end)
+
     def region(self) -> Region:
         """One region."""
         return _region(self.word())

@@ -13,6 +13,7 @@ from dnnc_runtime.program import (
     Compute,
     Host,
     Instruction,
+    Kept,
     Kernel,
     Load,
     Move,
@@ -80,6 +81,7 @@ def _section(line: Line) -> Section:
     name, kernel, mode = line.name(), None, ""
     views: list[tuple[Role, View]] = []
     instructions: list[Instruction] = []
+    kept: list[Kept] = []
     for inner in line.lines.inner("  "):
         kind = inner.word()
         if kind == "kernel":
@@ -88,11 +90,21 @@ def _section(line: Line) -> Section:
             mode = inner.made(Line.name)
         elif kind == "view":
             views.append(inner.made(lambda row: (_role(row.word()), row.view())))
+        elif kind == "kept":
+            kept.append(inner.made(_kept))
         elif kind in _INSTRUCTIONS:
             instructions.append(inner.made(_INSTRUCTIONS[kind]))
         else:
-            line.lines.fail(f"expected one of kernel, mode, view, {', '.join(_INSTRUCTIONS)}")
-    return Section(name, kernel, tuple(views), tuple(instructions), mode)
+            line.lines.fail(f"expected one of kernel, mode, view, kept, {', '.join(_INSTRUCTIONS)}")
+    return Section(name, kernel, tuple(views), tuple(instructions), mode, tuple(kept))
+
+
+def _kept(line: Line) -> Kept:
+    memory, unit = line.name(), int(line.word())
+    ranges: list[tuple[int, int]] = []
+    while line.next():
+        ranges.append(line.range())
+    return Kept(memory, unit, tuple(ranges))
 
 
 def _role(word: str) -> Role:
@@ -157,10 +169,10 @@ def _width(line: Line) -> Width:
 
 
 def _compute(line: Line) -> Compute:
-    start, stop = line.word().split("..")
+    reduce = line.range()
     first, last = line.maybe("first"), line.maybe("last")
     parts = tuple(inner.made(_part) for inner in line.lines.inner("    "))
-    return Compute(parts, (int(start), int(stop)), first, last)
+    return Compute(parts, reduce, first, last)
 
 
 def _pool_tile(line: Line) -> PoolTile:

@@ -5,6 +5,7 @@
     piece     units@base^pitch=region                0,1,2,3@128^6144,416,32,32,1=0+1:0+6:0+13:0+1:0+32
     view      tensor @offset shape strides           conv1.out @0 1,6,13,1,32 2496,416,32,32,1
     window    size>out:kernel/stride*dilation+pad+pad_after
+    kept      memory unit, then words first..end         maps 2 0..512 1024..1536
 
 A name stands bare where it can, else as a JSON string. The machine is there as the TOML that describes it.
 """
@@ -53,6 +54,9 @@ def write(program: Program) -> str:
         lines += [f"  view {role} {_view(view)}" for role, view in section.views]
         for instruction in section.instructions:
             lines += [f"  {line}" for line in _WRITE[type(instruction)](instruction)]
+        for kept in section.kept:
+            ranges = " ".join(f"{first}..{end}" for first, end in kept.ranges)
+            lines.append(f"  kept {_name(kept.memory)} {kept.unit} {ranges}")
     return "\n".join(lines) + "\n"
 
 

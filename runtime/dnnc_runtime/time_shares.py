@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import pairwise
 
@@ -77,42 +77,54 @@ class Time:
 
 
 def share_out(
-    jobs: Sequence[Job], spans: Sequence[tuple[int, int]], ends: Sequence[int], ticks_per_cycle: int
-) -> tuple[Time, ...]:
-    """The time of every section; a section starts when the one before ends.
+    jobs: Sequence[Job], spans: Sequence[tuple[int, int]], behind: Sequence[int], ends: Sequence[int],
+    ticks_per_cycle: int,
+) -> tuple[Time, ...]:  # fmt: skip
+    """The time of every section; it starts when that of the section before ends.
+
+    Where the next section does not wait for this one's end, its time ends with its last computation, and its last
+    stores fall into the time of the next. Where sections compute at once, on different units, that is the time of the
+    first.
 
     Args:
         jobs, spans: the jobs, and when each starts and ends, in ticks.
+        behind: by section, the one that has to have ended before.
         ends: of the sections, in ticks.
         ticks_per_cycle: ticks of a cycle.
     """
     held: list[list[int]] = [[] for _ in ends]
     for number, job in enumerate(jobs):
         held[job.section].append(number)
+    before = _before(jobs, spans)
     out: list[Time] = []
     start = 0
-    for numbers, end in zip(held, ends, strict=True):
-        out.append(_time(jobs, spans, numbers, start, end, ticks_per_cycle))
+    for section, (numbers, end) in enumerate(zip(held, ends, strict=True)):
+        work = [number for number in numbers if jobs[number].computes]
+        if section + 1 < len(behind) and behind[section + 1] < section:
+            end = max(start, *(spans[number][1] for number in work), 0)
+        out.append(_time(jobs, spans, before, numbers, work, start, end, ticks_per_cycle))
         start = end
     return tuple(out)
 
 
 def _time(
-    jobs: Sequence[Job], spans: Sequence[tuple[int, int]], numbers: Sequence[int], start: int, end: int, tick: int
-) -> Time:
-    work = [number for number in numbers if jobs[number].computes]
+    jobs: Sequence[Job], spans: Sequence[tuple[int, int]], before: Mapping[int, int], numbers: Sequence[int],
+    work: Sequence[int], start: int, end: int, tick: int,
+) -> Time:  # fmt: skip
     waits = {"dram": 0, "on_chip": 0}
-    before = _before(jobs, spans, numbers)
     for done, number in pairwise(work):
-        _blame(jobs, spans, before, number, spans[done][1], waits)
-    first = spans[work[0]][0] - start if work else end - start
-    last = end - spans[work[-1]][1] if work else 0
+        _blame(jobs, spans, before, number, max(start, spans[done][1]), waits)
+    first = max(0, spans[work[0]][0] - start) if work else end - start
+    last = end - max(start, spans[work[-1]][1]) if work else 0
     done_work = _sum([jobs[number].work for number in work])
+    # All of the work, but for what falls into the time of sections before.
+    early = sum(max(0, min(start, spans[number][1]) - spans[number][0]) for number in work)
+    left = 1 - early / max(1, done_work.cycles * tick)
     shares = Shares(
-        done_work.useful,
-        done_work.units,
-        done_work.planes,
-        done_work.traces,
+        done_work.useful * left,
+        done_work.units * left,
+        done_work.planes * left,
+        done_work.traces * left,
         first / tick,
         waits["dram"] / tick,
         waits["on_chip"] / tick,
@@ -122,11 +134,11 @@ def _time(
     return Time(start / tick, (end - start) / tick, float(done_work.cycles), channel / tick, shares)
 
 
-def _before(jobs: Sequence[Job], spans: Sequence[tuple[int, int]], numbers: Sequence[int]) -> dict[int, int]:
+def _before(jobs: Sequence[Job], spans: Sequence[tuple[int, int]]) -> dict[int, int]:
     """The job that each one's unit had at hand just before."""
     last: dict[str, int] = {}
     out: dict[int, int] = {}
-    for number in sorted(numbers, key=lambda number: spans[number]):
+    for number in sorted(range(len(jobs)), key=lambda number: spans[number]):
         unit = jobs[number].unit
         if unit in last:
             out[number] = last[unit]
@@ -135,7 +147,7 @@ def _before(jobs: Sequence[Job], spans: Sequence[tuple[int, int]], numbers: Sequ
 
 
 def _blame(
-    jobs: Sequence[Job], spans: Sequence[tuple[int, int]], before: dict[int, int], number: int, since: int,
+    jobs: Sequence[Job], spans: Sequence[tuple[int, int]], before: Mapping[int, int], number: int, since: int,
     waits: dict[str, int],
 ) -> None:  # fmt: skip
     """Tells what a computation waits for since the one before it ended: back along the jobs that ended last."""

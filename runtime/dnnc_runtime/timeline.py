@@ -4,7 +4,9 @@ Every unit takes its jobs in a fixed order (:mod:`dnnc_runtime.queues`) and star
 job reads has arrived, and what it overwrites is no longer needed: word for word, in every unit's memory. A word is free
 when the last instruction that reads it has ended, so that loads run ahead as far as the memories allow.
 
-Layers follow one another: one starts when the one before has ended, except for constants that are loaded ahead.
+Where a section keeps nothing on chip, the next one starts when it has ended, except for constants that are loaded
+ahead. Where it keeps anything, the next one's jobs wait as those within a section do, and for what they load to be
+stored.
 """
 
 from __future__ import annotations
@@ -38,11 +40,12 @@ class Timing:
 
     Attributes:
         machine: that it runs on.
-        sections: names of the layers and host nodes, which take no time here.
+        sections: the layer or host node of each; what the host does takes no time here.
         ticks_per_cycle: of the exact clock in which everything is timed.
         jobs: in program order.
         slices: by unit, in time order; those of one unit do not overlap.
-        ends: when each section ends, in ticks; it starts when the one before ends.
+        behind: the section that has to have ended before each one, -1 for none.
+        ends: when each section and all those before it have ended, in ticks.
     """
 
     machine: Machine
@@ -50,6 +53,7 @@ class Timing:
     ticks_per_cycle: int
     jobs: tuple[Job, ...]
     slices: Mapping[Unit, tuple[Slice, ...]]
+    behind: tuple[int, ...]
     ends: tuple[int, ...]
 
     @property
@@ -71,7 +75,7 @@ class Timing:
     @cached_property
     def times(self) -> tuple[Time, ...]:
         """The time of every section, and what it is spent on."""
-        return share_out(self.jobs, self.spans, self.ends, self.ticks_per_cycle)
+        return share_out(self.jobs, self.spans, self.behind, self.ends, self.ticks_per_cycle)
 
     @cached_property
     def occupancy(self) -> Mapping[str, Steps]:
@@ -99,7 +103,10 @@ def timing(jobs: Jobs) -> Timing:
     longest = machine.dram.longest_transfer_bytes * jobs.ticks_per_byte
     run = _Run(jobs.jobs, queues_of(jobs.jobs, len(jobs.sections), longest), len(jobs.sections))
     slices: dict[Unit, tuple[Slice, ...]] = {unit: tuple(found) for unit, found in run.slices.items()}
-    return Timing(machine, tuple(jobs.sections), jobs.ticks_per_cycle, tuple(jobs.jobs), slices, tuple(run.ends))
+    return Timing(
+        machine, tuple(jobs.sections), jobs.ticks_per_cycle, tuple(jobs.jobs), slices, tuple(jobs.behind),
+        tuple(run.ends),
+    )  # fmt: skip
 
 
 class _Run:

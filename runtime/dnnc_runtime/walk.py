@@ -13,7 +13,7 @@ class Listener(Protocol):
     """Observes a program in execution order; every call may raise to stop the walk."""
 
     def begin(self, section: Section) -> None:
-        """A section starts; all on-chip memories are empty."""
+        """A section starts; on-chip memories hold what the one before kept."""
         ...
 
     def step(self, index: int, instruction: Instruction) -> None:
@@ -21,7 +21,7 @@ class Listener(Protocol):
         ...
 
     def end(self, section: Section) -> None:
-        """The section has ended; all on-chip memories are emptied."""
+        """The section has ended; all words on chip that it does not keep are emptied."""
         ...
 
 
@@ -30,8 +30,8 @@ def walk(program: Program, listeners: Iterable[Listener] = ()) -> None:
 
     Raises:
         DisagreementFault: a read of words that do not hold what is read, an address outside its memory,
-            pieces that do not cover their transfers, an output element not stored exactly once, an output of the
-            program that nothing wrote.
+            pieces that do not cover their transfers, an output element that is not computed exactly once, or is stored
+            twice, or lost, an output of the program that nothing wrote.
     """
     checks = Checks(program)
     tell(program, [checks, *listeners])

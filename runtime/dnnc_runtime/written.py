@@ -1,8 +1,9 @@
-"""Which words of DRAM have been written: a valid bit for every word that is not a constant."""
+"""Words of DRAM that something has happened to: a bit for every word that is not a constant."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dnnc_runtime.addressing import Box, boxes, window
 from dnnc_runtime.errors import DisagreementFault
@@ -11,7 +12,7 @@ from dnnc_runtime.tensor import Region, View, span
 
 
 class Written:
-    """The valid bits of a program's tensors; its inputs are written from the start."""
+    """The words of a program's tensors that are written; its inputs are from the start."""
 
     def __init__(self, program: Program) -> None:
         self._places = {placement.name: placement for placement in program.values}
@@ -35,12 +36,29 @@ class Written:
 
     def fill(self, view: View, region: Region | None = None, width: int = 1) -> None:
         """The words of a region of a view (all of it unless given) are written."""
-        bits = self._bits.get(view.tensor)
-        if bits is None:
-            raise DisagreementFault(f"constant {view.tensor!r} is written")
+        bits = self.words(view.tensor)
         for box in _boxes(view, region):
             for word in range(width):
                 window(bits, box[0], box[3] + word, box[4])[...] = True
+
+    def once(self, view: View, region: Region | None = None) -> bool:
+        """Fill, and tell whether none of the words had been written before."""
+        bits, fresh = self.words(view.tensor), True
+        for box in _boxes(view, region):
+            there = window(bits, box[0], box[3], box[4])
+            fresh = fresh and not there.any()
+            there[...] = True
+        return fresh
+
+    def words(self, tensor: str) -> NDArray[np.bool_]:
+        """The bits of a tensor."""
+        if tensor not in self._bits:
+            raise DisagreementFault(f"constant {tensor!r} is written")
+        return self._bits[tensor]
+
+    def all(self, view: View) -> NDArray[np.bool_]:
+        """The bits of a view's elements."""
+        return window(self.words(view.tensor), view.shape, view.offset, view.strides)
 
 
 def _boxes(view: View, region: Region | None) -> list[Box]:
