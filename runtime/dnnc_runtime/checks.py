@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, banks
+from dnnc_runtime.addressing import Bank, banks, emptied
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import Access, frame, space
 from dnnc_runtime.memo import Memo
@@ -80,6 +80,7 @@ class Checks:
     def begin(self, section: Section) -> None:
         """Start a section, with the words on chip that the one before kept."""
         self._section = section.name
+        self._keepable(section)
         if section.kernel is None:
             if not all(isinstance(instruction, Host) for instruction in section.instructions):
                 raise DisagreementFault(f"layer {section.name!r} computes nothing: expected host instructions alone")
@@ -268,6 +269,17 @@ class Checks:
             self._computed.fill(view)
             if not self._written.once(view):
                 raise DisagreementFault(f"{host.node!r} writes {name!r}, of which an element was stored before")
+
+    def _keepable(self, section: Section) -> None:
+        """All that the section keeps lies in memories, once."""
+        for kept in section.kept:
+            if kept.memory not in self._banks:
+                raise DisagreementFault(f"layer {section.name!r} keeps words of {kept.memory!r}, which is no memory")
+        for bank in self._banks.values():
+            try:
+                emptied(bank, section.kept)
+            except DisagreementFault as fault:
+                raise DisagreementFault(f"layer {section.name!r} keeps what it cannot: {fault}") from None
 
     def _bounds(self, role: Role, view: View) -> None:
         words, last = self._words.get(view.tensor), view.offset

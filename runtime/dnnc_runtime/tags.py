@@ -243,7 +243,7 @@ class Tags:
             if point is not None:
                 return f"{known} {point}"
         if tag >= self._firsts[-1]:
-            return "what only the layer before could read"
+            return "what only a section before could read"
         at = bisect_right(self._firsts, tag) - 1
         return f"word {tag - self._firsts[at]} of tensor {self._names[at]!r}"
 
