@@ -7,7 +7,7 @@ import onnx
 from model_builder import ModelBuilder
 
 
-def alexnet(seed: int = 0) -> onnx.ModelProto:
+def alexnet(seed: int | None = 0) -> onnx.ModelProto:
     """AlexNetOWT: 5 convolutions (64-192-384-256-256), 3 linear layers; input 224x224.
 
     Dimensions: A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv 1404.5997,

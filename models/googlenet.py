@@ -20,7 +20,7 @@ INCEPTIONS = {
 """Output channels of each module: 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection."""
 
 
-def googlenet(seed: int = 0) -> onnx.ModelProto:
+def googlenet(seed: int | None = 0) -> onnx.ModelProto:
     """GoogLeNet: 9 inception modules, local response normalisation; input 224x224.
 
     Dimensions: C. Szegedy et al., "Going deeper with convolutions", arXiv 1409.4842, table 1, and figure 3 for the

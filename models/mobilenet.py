@@ -13,7 +13,7 @@ BRANCH_GAIN = 0.5
 """Scale of the last batch norm of a block that adds its input, so that sums stay near unit size."""
 
 
-def mobilenetv2(seed: int = 0) -> onnx.ModelProto:
+def mobilenetv2(seed: int | None = 0) -> onnx.ModelProto:
     """MobileNetV2: 17 inverted residual blocks with depthwise convolutions; input 224x224.
 
     Dimensions: M. Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", arXiv 1801.04381,

@@ -7,7 +7,7 @@ import onnx
 from model_builder import ModelBuilder
 
 
-def linear(seed: int = 0, *, size: int = 4096, batch: int = 1) -> onnx.ModelProto:
+def linear(seed: int | None = 0, *, size: int = 4096, batch: int = 1) -> onnx.ModelProto:
     """A linear layer of M inputs and M outputs without bias, applied to B vectors.
 
     Dimensions: the M x M layer of E. Culurciello, "Computation and memory bandwidth in deep neural networks", May
@@ -17,7 +17,7 @@ def linear(seed: int = 0, *, size: int = 4096, batch: int = 1) -> onnx.ModelProt
     return net.model(net.linear(net.input(batch, size), "linear", size, bias=False))
 
 
-def conv13x13(seed: int = 0) -> onnx.ModelProto:
+def conv13x13(seed: int | None = 0) -> onnx.ModelProto:
     """A 3x3 convolution with padding 1, 192 to 384 maps of 13x13, without bias.
 
     Dimensions: the convolution of the same text (see ``linear``). It says 192 to 192 maps, but its "about 4 MB of

@@ -10,7 +10,7 @@ FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 25
 """Squeeze and expand channels of the fire modules 2 to 9."""
 
 
-def squeezenet(seed: int = 0) -> onnx.ModelProto:
+def squeezenet(seed: int | None = 0) -> onnx.ModelProto:
     """SqueezeNet 1.1: 8 fire modules, no linear layer; input 224x224.
 
     Dimensions: F. Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters", arXiv 1602.07360,

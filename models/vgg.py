@@ -7,7 +7,7 @@ import onnx
 from model_builder import ModelBuilder
 
 
-def vgg16(seed: int = 0) -> onnx.ModelProto:
+def vgg16(seed: int | None = 0) -> onnx.ModelProto:
     """VGG-16: 13 convolutions of 3x3 in five blocks, 3 linear layers; input 224x224.
 
     Dimensions: K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image recognition",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import onnx
 
 from alexnet import alexnet
+from decoder import decoder
 from googlenet import googlenet
 from mobilenet import mobilenetv2
-from resnet import resnet18, resnet34, resnet50
+from resnet import residual_chain, resnet18, resnet34, resnet50
 from single import conv13x13, linear
 from squeezenet import squeezenet
 from vgg import vgg16
 
-NETWORKS: dict[str, Callable[..., onnx.ModelProto]] = {
+Build = Callable[..., onnx.ModelProto]
+"""Takes ``seed``, None for a model without weights, and what else its signature says: all of it has defaults."""
+
+NETWORKS: Mapping[str, Build] = {
     build.__name__: build
     for build in (
         alexnet,
@@ -29,4 +33,7 @@ NETWORKS: dict[str, Callable[..., onnx.ModelProto]] = {
         conv13x13,
     )
 }
-"""Every builder takes ``seed``; ``linear`` also takes ``size`` and ``batch``."""
+"""Networks of a size that is compiled, run and proven in every test."""
+
+SCALE: Mapping[str, Build] = {build.__name__: build for build in (residual_chain, decoder)}
+"""Networks of any depth and width, to see how dnnc scales."""

@@ -6,6 +6,8 @@ from constants and shapes alone is a constant; the data of constants is read whe
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -18,9 +20,11 @@ from dnnc.onnx_import.reading import read
 from dnnc.onnx_import.walk import Import
 from dnnc_runtime.errors import Fault
 
+_log = logging.getLogger("dnnc")
+
 
 def load(model: ModelProto | str | Path, input_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
-    """The graph of an ONNX model.
+    """The graph of an ONNX model; a file of its weights that is absent is told of, and missed where numbers are wanted.
 
     Args:
         model: a model, or the path of one.
@@ -31,7 +35,23 @@ def load(model: ModelProto | str | Path, input_shapes: Mapping[str, tuple[int, .
         ModelFault: the model is malformed or not supported; the message names the node or value.
     """
     proto, source = read(model)
-    return Import(proto, source, input_shapes or {}).graph()
+    graph = Import(proto, source, input_shapes or {}).graph()
+    if source.path:
+        _warn_of_absent(source.path, _external_files(proto, source.path.parent))
+    return graph
+
+
+def _warn_of_absent(path: Path, files: Collection[Path]) -> None:
+    """Warn of files that a model keeps tensors in and that are not there: it can be compiled, but not run."""
+    absent = sorted(str(file) for file in files if not os.path.exists(file))
+    if absent:
+        more = f" and {len(absent) - 1} more" if absent[1:] else ""
+        _log.warning(
+            "model %r: its weights file %r%s is absent; it compiles without, but does not run",
+            str(path),
+            absent[0],
+            more,
+        )
 
 
 def external_files(path: Path) -> set[Path]:
@@ -40,9 +60,13 @@ def external_files(path: Path) -> set[Path]:
         proto, _ = read(path)
     except Fault:
         return set()
+    return _external_files(proto, path.parent)
+
+
+def _external_files(proto: ModelProto, folder: Path) -> set[Path]:
     attributes = (attribute.t for node in proto.graph.node for attribute in node.attribute if attribute.HasField("t"))
     entries = (entry for tensor in (*proto.graph.initializer, *attributes) for entry in tensor.external_data)
-    return {path.parent / entry.value for entry in entries if entry.key == "location"}
+    return {folder / entry.value for entry in entries if entry.key == "location"}
 
 
 def original(graph: Graph) -> ModelProto:
