@@ -74,7 +74,7 @@ def lowered(layer: Layer) -> Lowered:
     tensors = tuple(
         Tensor(o.value, max(1, o.view.shape[0] * o.view.strides[0]), o.role in known) for o in layer.operands
     )
-    return Lowered((layer,), tensors, values, inputs, ("output",), {})
+    return Lowered((layer,), (layer,), tensors, values, inputs, ("output",), {})
 
 
 def program(layer: Layer, machine: Machine, schedule: Schedule) -> Program:

@@ -98,9 +98,13 @@ class HostLayer:
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A graph's layers in execution order, and what lies in DRAM before, between and after them."""
+    """A graph's layers in execution order, and what lies in DRAM before, between and after them.
+
+    ``by_rows`` are the same layers with rows and columns apart, where ``layers`` have made one axis of pixels of them.
+    """
 
     layers: tuple[Layer | HostLayer, ...]
+    by_rows: tuple[Layer | HostLayer, ...]
     tensors: tuple[Tensor, ...]
     placements: tuple[Placement, ...]
     inputs: tuple[str, ...]

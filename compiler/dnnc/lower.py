@@ -90,7 +90,9 @@ class _Lowering:
         places = (layout.placement(name) for name, layout in self.dram.values.items() if name in known)
         tensors = tuple(self.dram.tensors.values())
         layers = tuple(merge_pixels(layer) if isinstance(layer, Layer) else layer for layer in self.layers)
-        return Lowered(layers, tensors, tuple(places), graph.inputs, graph.outputs, self.dram.loaders())
+        return Lowered(
+            layers, tuple(self.layers), tensors, tuple(places), graph.inputs, graph.outputs, self.dram.loaders()
+        )
 
     def _host(self, group: Group) -> bool:
         node = group.main
