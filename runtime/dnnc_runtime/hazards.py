@@ -139,9 +139,9 @@ class Hazards:
     def tidy(self) -> None:
         """Forget uses of words all of which were written since: whoever waits for them waits for those who wrote.
 
-        It is done when there are twice as many cells as the last time.
+        It is done when there are half as many cells again as the last time.
         """
-        if len(self._cells) < 2 * self._tidied + 256:
+        if 2 * len(self._cells) < 3 * self._tidied + 128:
             return
         for at, cells in self._of_unit.items():
             written = np.full(max(reach(cell.of)[1] for cell in cells), -1, np.int64)

@@ -86,9 +86,9 @@ class _Unit:
         writes, pieces = list[Reach](), dict[_Key, tuple[Piece, _Strides, int]]()
         for key, (piece, strides, when) in self._pieces.items():
             words = self._writes[when]
-            later = bounds[when + 1 :]
             if not any(first <= words.first and words.end <= end for first, end in ranges):
                 continue
+            later = bounds[when + 1 :]
             if not ((later[:, 0] < words.end) & (words.first < later[:, 1])).any():
                 pieces[key] = piece, strides, len(writes)
                 writes.append(words)
