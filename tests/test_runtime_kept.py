@@ -154,16 +154,17 @@ def whole() -> list[Section]:
     ]
 
 
-def strips() -> list[Section]:
-    """In two strips; the last layer needs a row below its own, and one above."""
-    lower = (Kept("maps", 0, ((2 * COLUMNS * 5, BOTH),)),)
+def strips(cut: int = 3) -> list[Section]:
+    """In two strips; the last layer, cut at a row, needs a row below its own, and one above."""
+    lower = (Kept("maps", 0, (((cut - 1) * COLUMNS * 5, BOTH),)),)
+    top, bottom = range(cut + 1), range(cut + 1, ROWS)
     return [
-        LEFT.section(TOP, FROM_DRAM, False, STAYS),
-        RIGHT.section(TOP, FROM_DRAM, False, STAYS),
-        LAST.section(range(3), ("weights",), True, lower),
-        LEFT.section(BOTTOM, FROM_DRAM, False, lower),
-        RIGHT.section(BOTTOM, FROM_DRAM, False, lower),
-        LAST.section(range(3, ROWS), ("weights",), True),
+        LEFT.section(top, FROM_DRAM, False, STAYS),
+        RIGHT.section(top, FROM_DRAM, False, STAYS),
+        LAST.section(range(cut), ("weights",), True, lower),
+        LEFT.section(bottom, FROM_DRAM, False, lower),
+        RIGHT.section(bottom, FROM_DRAM, False, lower),
+        LAST.section(range(cut, ROWS), ("weights",), True),
     ]
 
 
@@ -198,6 +199,12 @@ def computes_what_it_means(right: Program, numbers: Numbers, scale: float = 1.0)
 def test_a_concatenation_that_stays_on_chip(sections: Callable[[], list[Section]], numbers: Numbers) -> None:
     computes_what_it_means(made(sections()), numbers)
     computes_what_it_means(made(sections()), numbers, 8.0)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4])
+def test_it_does_not_matter_where_strips_are_cut(cut: int) -> None:
+    computes_what_it_means(made(strips(cut)), FIXED)
+    laws(timeline(made(strips(cut))))
 
 
 @pytest.mark.parametrize("sections", [whole, strips])
