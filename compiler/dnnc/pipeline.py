@@ -177,8 +177,6 @@ def _plan(
     graph: Graph, machine: Machine, rules: Constraints | None, planner: Planner, host: bool, tell: Hook
 ) -> tuple[Lowered, Plan, Denied]:
     """The plan, and the fusions undone because two layers do better than one, or one does not fit."""
-    from dnnc.planning import worth_splitting
-
     denied: Denied = frozenset()
     lowered = lower_with(graph, machine, rules, denied)
     if rules:
@@ -196,14 +194,14 @@ def _plan(
                 raise
             denied |= more
             lowered = lower_with(graph, machine, rules, denied)
-    for pair in list(worth_splitting(plan)):
-        split = lower_with(graph, machine, rules, denied | {pair})
+    for pairs in planner.worth_splitting(plan):
+        split = lower_with(graph, machine, rules, denied | pairs)
         try:
             other = planner.plan(split)
         except (CapacityFault, UsageFault):
             continue
         if _figure(other) < _figure(plan):
-            lowered, plan, denied = split, other, denied | {pair}
+            lowered, plan, denied = split, other, denied | pairs
     return lowered, plan, denied
 
 
@@ -215,7 +213,7 @@ def _figure(plan: Plan) -> tuple[int, int]:
 
 
 def _undo_for_room(lowered: Lowered, planner: Planner, denied: Denied) -> Denied:
-    """The first fusion of the first layer that does not fit, or that no schedule can run."""
+    """The first fusion of the first layer that does not fit, or that no schedule can run, and of all layers like it."""
     from dnnc.layer import HostLayer
 
     for layer in lowered.layers:
@@ -226,7 +224,8 @@ def _undo_for_room(lowered: Lowered, planner: Planner, denied: Denied) -> Denied
         except (CapacityFault, UsageFault):
             kinds = [f"{layer.shape.pool.kind}_pool"] if layer.shape.pool else []
             kinds += ["residual"] if layer.shape.residual else []
-            return frozenset([(layer.name, kind) for kind in kinds if (layer.name, kind) not in denied][:1])
+            first = [kind for kind in kinds if (layer.name, kind) not in denied][:1]
+            return frozenset((name, kind) for kind in first for name in planner.alike(layer, lowered))
     return frozenset()
 
 

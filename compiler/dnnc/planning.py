@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from dnnc.capacity import described, ways
@@ -12,6 +13,7 @@ from dnnc.layer import HostLayer, Layer, Lowered, Shape
 from dnnc.plan import LayerPlan, Plan
 from dnnc.schedule import Schedule
 from dnnc.search import (
+    Figures,
     NoSchedule,
     Objective,
     Result,
@@ -98,6 +100,20 @@ class Planner:
             raise self._refusal(layer, limits) from None
         return layer_plan(layer, self.machine, result)
 
+    def alike(self, layer: Layer, lowered: Lowered) -> list[str]:
+        """The layers of equal shape and limits, which either all have a schedule or none of them."""
+        limits = self._limits(layer)
+        equal = (other for other in lowered.layers if isinstance(other, Layer) and other.shape == layer.shape)
+        return [other.name for other in equal if self._limits(other) == limits]
+
+    def worth_splitting(self, plan: Plan) -> list[frozenset[tuple[str, str]]]:
+        """What might be better undone, the same fusion of equal layers together: what pays for one pays for all."""
+        keys = {layer.name: (layer.layer.shape, self._limits(layer.layer)) for layer in plan.on_array}
+        together: dict[tuple[Shape, Limits, str], list[tuple[str, str]]] = {}
+        for name, kind in worth_splitting(plan):
+            together.setdefault((*keys[name], kind), []).append((name, kind))
+        return [frozenset(pairs) for pairs in together.values()]
+
     def _limits(self, layer: Layer) -> Limits:
         return self.rules.for_layer(layer.name, self.machine, layer.shape) if self.rules else Limits()
 
@@ -149,16 +165,18 @@ class Planner:
 
 def layer_plan(layer: Layer, machine: Machine, result: Result) -> LayerPlan:
     """A layer with everything that its schedule implies."""
-    shape = layer.shape
-    return LayerPlan(
-        layer,
-        result.schedule,
-        figures(shape, machine, result.schedule),
+    return LayerPlan(layer, result.schedule, *_implied(layer.shape, machine, result.schedule), result.proof)
+
+
+@lru_cache(maxsize=1024)
+def _implied(shape: Shape, machine: Machine, schedule: Schedule) -> tuple[Figures, int, int, int, int]:
+    """A layer's figures, compulsory bytes, lower bound, multiply-accumulates and operations: equal for equal layers."""
+    return (
+        figures(shape, machine, schedule),
         compulsory(shape, machine),
         lower_bound(shape, machine),
         macs(shape),
         2 * valid_macs(shape),
-        result.proof,
     )
 
 
