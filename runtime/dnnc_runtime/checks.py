@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, banks, emptied
+from dnnc_runtime.addressing import Bank, Integers, Reach, banks, emptied, span_of
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import Access, frame, space
 from dnnc_runtime.memo import Memo
@@ -38,7 +38,7 @@ from dnnc_runtime.program import (
 from dnnc_runtime.regions import covers, inside, partitions
 from dnnc_runtime.tags import Tags
 from dnnc_runtime.tensor import Piece, Region, View
-from dnnc_runtime.written import Written
+from dnnc_runtime.written import Lost, Written
 
 
 class Checks:
@@ -50,8 +50,8 @@ class Checks:
         self._levels = {memory.name: memory.level for memory in program.machine.memories}
         self._outputs = program.outputs
         self._words = {tensor.name: tensor.words for tensor in program.tensors}
-        # Words that are in DRAM, that were computed, and that were computed and need not be in DRAM.
-        self._written, self._computed, self._spared = Written(program), Written(program), Written(program)
+        # Words that are in DRAM, and that were computed.
+        self._written, self._computed = Written(program), Written(program)
         self._layers: dict[str, Section] = {}
         self._tags = Tags(program.machine, program.tensors)
         self._section = ""
@@ -96,6 +96,8 @@ class Checks:
             raise DisagreementFault(f"layer {section.name!r}: input of shape {source}, which its kernel does not take")
         self._tags.begin(self._frame)
         self._summed: dict[Region, int] = {}
+        # What the section has computed, where on chip it was put, and the words of DRAM of what it has given up.
+        self._made, self._put, self._released = list[Region](), set[Reach](), list[Integers]()
         self._windows = Windows(self._frame)
         self._memo: Memo[bool] = Memo()
         self._inner = self._units()
@@ -115,16 +117,19 @@ class Checks:
         self._tags.end(section.kept)
 
     def _settle(self, section: Section) -> None:
-        view = self._frame.views["output"]
-        spared = self._spared.all(view)
-        left = self._computed.all(view) & ~self._written.all(view) & ~spared
-        if section.kept and left.any():
-            held = self._tags.holding(self._frame.homes["output"], view, section.kept)
-            spared |= left & held
-            left &= ~held
-        if left.any():
+        view, bank = self._frame.views["output"], self._frame.homes["output"]
+        left = [region for region in self._made if not self._written.holds(view, region)]
+        if not left:
+            return
+        lost = Lost(view, left)
+        lost.stored(self._written.words(view.tensor))
+        lost.found(self._released)
+        lost.kept(self._tags.kept(bank, section.kept))
+        if section.kept and lost.any():
+            lost.found(self._tags.in_ranges(bank, section.kept))
+        if lost.any():
             raise DisagreementFault(
-                f"layer {section.name!r}: output element {_first(left)} (n, y, x, g, k) was never stored, "
+                f"layer {section.name!r}: output element {_first(lost.elements())} (n, y, x, g, k) was never stored, "
                 "kept or released"
             )
 
@@ -185,15 +190,19 @@ class Checks:
         memory, role = self._banks[move.memory], space(move.role)
         self._single(role, move.source)
         self._tags.read(role, memory, move.source)
-        self._write(role, memory, move.target)
+        words = self._write(role, memory, move.target)
+        if role == "output":
+            self._put.add(words)
         if role == "pending":
             self._windows.move(move.source, move.target)
 
     def _release(self, release: Release) -> None:
         width = 1 if release.width == "word" else self._frame.widths["accumulator"]
-        bank, view = self._banks[release.memory], self._frame.views["output"]
-        spared = self._spared.all(view)
-        spared |= self._computed.all(view) & self._tags.held(bank, view, release.pieces, width)
+        bank = self._banks[release.memory]
+        if bank == self._frame.homes["output"]:
+            words = span_of(bank, release.pieces, width)
+            if any(put.first < words.end and words.first < put.end for put in self._put):
+                self._released += self._tags.in_pieces(bank, release.pieces, width)
         self._clear(bank, release.pieces, width)
 
     def _compute(self, compute: Compute) -> None:
@@ -266,7 +275,7 @@ class Checks:
                 raise DisagreementFault(f"{host.node!r} reads {name!r}, which was never written whole")
         for name in filter(None, host.outputs):
             view = self._written.place(name).view
-            self._computed.fill(view)
+            self._computed.once(view)
             if not self._written.once(view):
                 raise DisagreementFault(f"{host.node!r} writes {name!r}, of which an element was stored before")
 
@@ -312,7 +321,9 @@ class Checks:
                     raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
                 if role == "output":
                     self._compute_once(region)
-            self._write(role, self._frame.homes[role], _pieces(group))
+            words = self._write(role, self._frame.homes[role], _pieces(group))
+            if role == "output":
+                self._put.add(words)
 
     def _compute_once(self, region: Region) -> None:
         view = self._frame.views["output"]
@@ -320,9 +331,12 @@ class Checks:
             raise DisagreementFault(f"output region {_show(region)} is outside its tensor's shape {view.shape}")
         if not self._computed.once(view, region):
             raise DisagreementFault(f"an output element of {_show(region)} is computed a second time")
+        self._made.append(region)
 
-    def _write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> None:
-        self._memo.written(bank.name, self._tags.write(role, bank, pieces))
+    def _write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Reach:
+        words = self._tags.write(role, bank, pieces)
+        self._memo.written(bank.name, words)
+        return words
 
     def _clear(self, bank: Bank, pieces: Sequence[Piece], width: int) -> None:
         self._memo.written(bank.name, self._tags.clear(bank, pieces, width))

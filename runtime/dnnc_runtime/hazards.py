@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import window
+from dnnc_runtime.addressing import alike, window
 from dnnc_runtime.tensor import Piece, extent
 
 
@@ -57,10 +57,8 @@ def view(memory: NDArray[Any], of: Footprint) -> NDArray[Any]:
 
 @lru_cache(maxsize=1 << 16)
 def overlap(a: Footprint, b: Footprint) -> bool:
-    """Whether two footprints of one memory have a word in common."""
-    (first, end), (other, stop) = reach(a), reach(b)
-    if first >= stop or other >= end:
-        return False
+    """Whether two footprints of one memory, whose reaches overlap, have a word in common."""
+    end, stop = reach(a)[1], reach(b)[1]
     larger, smaller = (a, b) if end >= stop else (b, a)
     return a is b or bool(view(_mask(larger), smaller).any())
 
@@ -74,27 +72,41 @@ def covers(a: Footprint, b: Footprint) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Cell:
-    """A footprint in one unit's memory: who wrote it last, who has read it since; what else overlaps it."""
+    """A footprint in one unit's memory: who wrote it last, who has read it since; what else overlaps it.
+
+    ``beside`` are the cells that have a word in common with it, itself first, and whether it has all of theirs.
+    ``writers`` are those of all of them, None where they have to be looked up again.
+    """
 
     of: Footprint
+    first: int
+    end: int
     writer: int = -1
     readers: dict[object, int] = field(default_factory=dict[object, int])
-    beside: list[_Cell] = field(default_factory=list["_Cell"])
+    beside: list[tuple[_Cell, bool]] = field(default_factory=list[tuple["_Cell", bool]])
+    writers: set[int] | None = None
 
     @property
     def last(self) -> int:
         """The last job that used it."""
         return max(self.writer, *self.readers.values(), -1)
 
+    def forget(self) -> None:
+        """All of its words are written by another."""
+        self.writer = -1
+        self.readers.clear()
+        for other, _ in self.beside:
+            other.writers = None
+
 
 class Hazards:
     """The on-chip memories of a machine, and the jobs that use them."""
 
     def __init__(self) -> None:
-        self._cells: dict[tuple[Footprint, int], _Cell] = {}
+        self._cells: dict[Footprint, dict[int, _Cell]] = {}
         self._of_unit: dict[tuple[str, int], list[_Cell]] = {}
         self._known: dict[tuple[int, str, int], tuple[Sequence[Piece], list[_Cell], tuple[Footprint, ...]]] = {}
-        self._tidied = 0
+        self._count = self._tidied = 0
 
     def read(self, job: int, memory: str, pieces: Sequence[Piece], width: int, queue: object) -> set[int]:
         """The jobs that a job which reads these pieces waits for.
@@ -104,8 +116,9 @@ class Hazards:
         """
         after: set[int] = set()
         for cell in self._held(memory, pieces, width):
-            for other in cell.beside:
-                after.add(other.writer)
+            if cell.writers is None:
+                cell.writers = {other.writer for other, _ in cell.beside}
+            after |= cell.writers
             cell.readers[queue] = job
         after.discard(-1)
         after.discard(job)
@@ -115,12 +128,15 @@ class Hazards:
         """The jobs that a job which writes these pieces waits for."""
         after: set[int] = set()
         for cell in self._held(memory, pieces, width):
-            for other in cell.beside:
+            for other, covered in cell.beside:
+                other.writers = None
+                if other.readers:
+                    after.update(other.readers.values())
+                elif other.writer == -1:
+                    continue
                 after.add(other.writer)
-                after.update(other.readers.values())
-                if (other.readers or other.writer != -1) and covers(cell.of, other.of):
-                    other.readers.clear()
-                    other.writer = -1
+                if covered:
+                    other.forget()
             cell.writer = job
         after.discard(-1)
         after.discard(job)
@@ -130,7 +146,7 @@ class Hazards:
         """The jobs that have used the words of these pieces."""
         after: set[int] = set()
         for cell in self._held(memory, pieces, width):
-            for other in cell.beside:
+            for other, _ in cell.beside:
                 after.add(other.writer)
                 after.update(other.readers.values())
         after.discard(-1)
@@ -141,20 +157,24 @@ class Hazards:
 
         It is done when there are half as many cells again as the last time.
         """
-        if 2 * len(self._cells) < 3 * self._tidied + 128:
+        if 2 * self._count < 3 * self._tidied + 128:
             return
         for at, cells in self._of_unit.items():
-            written = np.full(max(reach(cell.of)[1] for cell in cells), -1, np.int64)
+            written = np.full(max((cell.end for cell in cells), default=0), -1, np.int64)
             for cell in cells:
                 words = view(written, cell.of)
                 np.maximum(words, cell.writer, out=words)
             left = {cell for cell in cells if not (view(written, cell.of) > cell.last).all()}
             for cell in left:
-                cell.beside = [other for other in cell.beside if other in left]
+                cell.beside = [beside for beside in cell.beside if beside[0] in left]
+                cell.writers = None
             self._of_unit[at] = [cell for cell in cells if cell in left]
-        self._cells = {(cell.of, unit): cell for (_, unit), cells in self._of_unit.items() for cell in cells}
-        self._known = {}
-        self._tidied = len(self._cells)
+        self._cells, self._known, self._count = {}, {}, 0
+        for (_, unit), cells in self._of_unit.items():
+            self._count += len(cells)
+            for cell in cells:
+                self._cells.setdefault(cell.of, {})[unit] = cell
+        self._tidied = self._count
 
     def footprints(self, memory: str, pieces: Sequence[Piece], width: int) -> tuple[Footprint, ...]:
         """The distinct footprints of pieces, in whatever units."""
@@ -165,22 +185,25 @@ class Hazards:
         """The cells of pieces; programs share their pieces, which are remembered by identity."""
         key = id(pieces), memory, width
         if key not in self._known:
-            cells = [self._cell(footprint_of(memory, p, width), unit) for p in pieces for unit in p.instances]
+            cells, last = list[_Cell](), None
+            for piece in pieces:
+                of = last[1] if last and alike(last[0], piece) else footprint_of(memory, piece, width)
+                last, units = (piece, of), self._cells.setdefault(of, {})
+                cells += [units.get(unit) or self._cell(of, unit) for unit in piece.instances]
             self._known[key] = pieces, cells, tuple({cell.of: None for cell in cells})
         return self._known[key][1]
 
     def _cell(self, of: Footprint, unit: int) -> _Cell:
-        cell = self._cells.get((of, unit))
-        if cell is None:
-            cell = _Cell(of)
-            cell.beside.append(cell)
-            others = self._of_unit.setdefault((of.memory, unit), [])
-            for other in others:
-                if overlap(of, other.of):
-                    cell.beside.append(other)
-                    other.beside.append(cell)
-            others.append(cell)
-            self._cells[of, unit] = cell
+        cell = _Cell(of, *reach(of))
+        cell.beside.append((cell, True))
+        others = self._of_unit.setdefault((of.memory, unit), [])
+        for other in others:
+            if cell.first < other.end and other.first < cell.end and overlap(of, other.of):
+                cell.beside.append((other, covers(of, other.of)))
+                other.beside.append((cell, covers(other.of, of)))
+        others.append(cell)
+        self._cells[of][unit] = cell
+        self._count += 1
         return cell
 
 

@@ -10,15 +10,13 @@ until then.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import prod
-from operator import mul
 from typing import NamedTuple, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dnnc_runtime.addressing import (
     Bank,
@@ -37,10 +35,9 @@ from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import SPACES, Frame
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Kept, Role, Tensor
-from dnnc_runtime.tensor import Piece, View, span
+from dnnc_runtime.tensor import Piece, Region, View, span
 
 _Strides = tuple[int, ...]
-_Key = tuple[int, int]
 _NOTHING = 0
 
 
@@ -54,45 +51,57 @@ class _Write(NamedTuple):
     words: Reach
 
 
+class _Held(NamedTuple):
+    """A piece as it was written: elements of tags first + sum(coordinate * stride)."""
+
+    piece: Piece
+    first: int
+    strides: _Strides
+    words: Reach
+
+
 class _Unit:
-    """One unit's memory: where every write went, and the last piece written at every place."""
+    """One unit's memory: the pieces that nothing was written on top of, in order of their words."""
 
     def __init__(self) -> None:
-        self._writes: list[Reach] = []
-        self._pieces: dict[_Key, tuple[Piece, _Strides, int]] = {}
+        self._starts, self._ends = list[int](), list[int]()
+        self._pieces: dict[int, _Held] = {}
 
-    def put(self, key: _Key | None, strides: _Strides, piece: Piece, words: Reach) -> None:
-        """Words are written, as a piece of elements unless the key is None."""
-        if key is not None:
-            self._pieces[key] = piece, strides, len(self._writes)
-        self._writes.append(words)
+    def put(self, held: _Held) -> None:
+        """A piece is written."""
+        first, end = held.words
+        if first < end:
+            self._put(first, end, [first], [end])
+            self._pieces[first] = held
 
-    def find(self, key: _Key, strides: _Strides, piece: Piece) -> Reach | None:
+    def clear(self, words: Reach) -> None:
+        """Words are written that are no piece."""
+        self._put(*words, [], [])
+
+    def _put(self, first: int, end: int, start: list[int], stop: list[int]) -> None:
+        starts, ends = self._starts, self._ends
+        low, high = bisect_right(ends, first), bisect_left(starts, end)
+        if low < high or start:
+            for at in starts[low:high]:
+                del self._pieces[at]
+            starts[low:high], ends[low:high] = start, stop
+
+    def find(self, first: int, strides: _Strides, piece: Piece) -> Reach | None:
         """The words of a piece if it was written just so and nothing on top of it."""
-        held, spread, when = self._pieces.get(key, (None, (), 0))
-        if held is None or held.pitch != piece.pitch or spread != strides:
+        held = self._pieces.get(piece.base)
+        if held is None or held.piece.pitch != piece.pitch or held.strides != strides:
             return None
-        if held.region != piece.region and not alike(held, piece):
-            return None
-        first, end = words = self._writes[when]
-        for other, stop in self._writes[when + 1 :]:
-            if other < end and first < stop:
+        if held.first != first or held.piece.region != piece.region:
+            there, here = _first(held.first, strides, held.piece), _first(first, strides, piece)
+            if there != here or not alike(held.piece, piece):
                 return None
-        return words
+        return held.words
 
-    def keep(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Forget all pieces but those that lie wholly in a range."""
-        bounds = np.array(self._writes, np.int64).reshape(-1, 2)
-        writes, pieces = list[Reach](), dict[_Key, tuple[Piece, _Strides, int]]()
-        for key, (piece, strides, when) in self._pieces.items():
-            words = self._writes[when]
-            if not any(first <= words.first and words.end <= end for first, end in ranges):
-                continue
-            later = bounds[when + 1 :]
-            if not ((later[:, 0] < words.end) & (words.first < later[:, 1])).any():
-                pieces[key] = piece, strides, len(writes)
-                writes.append(words)
-        self._writes, self._pieces = writes, pieces
+    def inside(self, ranges: Sequence[tuple[int, int]]) -> Iterator[_Held]:
+        """The pieces that lie wholly in a range."""
+        for first, end in ranges:
+            low, high = bisect_left(self._starts, first), bisect_right(self._ends, end)
+            yield from (self._pieces[at] for at in self._starts[low:high])
 
 
 class Tags:
@@ -104,9 +113,12 @@ class Tags:
         self._at = {name: at for at, name in enumerate(self._names)}
         self._firsts = np.cumsum([1, *(tensor.words for tensor in tensors)]).tolist()
         self._top = self._firsts[-1]
-        self._tags = {bank.name: np.zeros(bank.words * bank.units, np.int64) for bank in self._banks.values()}
-        self._later: dict[str, list[_Write]] = {name: [] for name in self._tags}
         self._units = {bank.name: [_Unit() for _ in range(bank.units)] for bank in self._banks.values()}
+        # Memories may be large: their words take up space once they are tagged, those above the last written never.
+        self._tags = {bank.name: _blank(bank) for bank in self._banks.values()}
+        self._tagged, self._tops = set[str](), dict.fromkeys(self._tags, 0)
+        self._later: dict[str, list[_Write]] = {name: [] for name in self._tags}
+        self._tidied = dict.fromkeys(self._tags, 0)
 
     def begin(self, frame: Frame) -> None:
         """A section starts: its roles get their identities."""
@@ -122,45 +134,67 @@ class Tags:
     def end(self, kept: Sequence[Kept]) -> None:
         """Empty all words that are not kept."""
         for bank in self._banks.values():
-            ranges: dict[int, list[tuple[int, int]]] = {}
-            for some in kept:
-                if some.memory == bank.name:
-                    ranges.setdefault(some.unit, []).extend(some.ranges)
-            gaps = emptied(bank, kept)
-            if not ranges:
-                self._tags[bank.name].fill(_NOTHING)
-                self._later[bank.name].clear()
-                self._units[bank.name] = [_Unit() for _ in range(bank.units)]
+            some = [k for k in kept if k.memory == bank.name]
+            if not some:
+                self._empty(bank)
                 continue
-            for unit, of in enumerate(self._units[bank.name]):
-                of.keep(ranges.get(unit, ()))
-            low, high = min(r[0][0] for r in ranges.values()), max(r[-1][1] for r in ranges.values())
-            later = [write for write in self._later[bank.name] if write.words.first < high and low < write.words.end]
-            pieces = [Piece((unit,), words.first, (1,), (span(0, words.end - words.first),)) for unit, words in gaps]
-            self._later[bank.name] = [*later, _Write(_NOTHING, (0,), pieces, 1, Reach(0, bank.words))]
+            pieces: list[Piece] = []
+            for unit, words in emptied(bank, some):
+                self._units[bank.name][unit].clear(words)
+                end = min(words.end, self._tops[bank.name])
+                if words.first < end:
+                    pieces.append(Piece((unit,), words.first, (1,), (span(0, end - words.first),)))
+            ranges = [bound for k in some for words in k.ranges for bound in words]
+            self._tidy(bank, Reach(min(ranges, default=0), max(ranges, default=0)))
+            self._later[bank.name].append(_Write(_NOTHING, (0,), pieces, 1, Reach(0, bank.words)))
 
-    def holding(self, bank: Bank, view: View, kept: Sequence[Kept]) -> NDArray[np.bool_]:
-        """Which elements of a view the kept words of a bank hold."""
+    def _empty(self, bank: Bank) -> None:
+        if bank.name in self._tagged:
+            self._tags[bank.name] = _blank(bank)
+            self._tagged.discard(bank.name)
+        self._later[bank.name].clear()
+        self._tidied[bank.name] = self._tops[bank.name] = 0
+        self._units[bank.name] = [_Unit() for _ in range(bank.units)]
+
+    def _tidy(self, bank: Bank, words: Reach) -> None:
+        """Forget writes outside of words, all others being emptied; now and then."""
+        later = self._later[bank.name]
+        if len(later) > 2 * self._tidied[bank.name] + 64:
+            later[:] = [write for write in later if write.words.first < words.end and words.first < write.words.end]
+            self._tidied[bank.name] = len(later)
+
+    def kept(self, bank: Bank, kept: Sequence[Kept]) -> Iterator[Region]:
+        """Regions of the section's output that lie among the kept words of a bank just as they were written."""
+        first, strides = self._places["output"]
+        for some in kept:
+            if some.memory == bank.name:
+                for held in self._units[bank.name][some.unit].inside(some.ranges):
+                    if (held.first, held.strides) == (first, strides):
+                        yield held.piece.region
+
+    def in_ranges(self, bank: Bank, kept: Sequence[Kept]) -> Iterator[Integers]:
+        """The words of the output's tensor that the kept words of a bank hold."""
         self._settle(bank)
         tags = self._tags[bank.name].reshape(bank.units, bank.words)
-        some = [k for k in kept if k.memory == bank.name]
-        return self._named(view, [tags[k.unit, first:end] for k in some for first, end in k.ranges])
+        for some in kept:
+            if some.memory == bank.name:
+                for first, end in some.ranges:
+                    yield self._named(tags[some.unit, first:end])
 
-    def held(self, bank: Bank, view: View, pieces: Sequence[Piece], width: int) -> NDArray[np.bool_]:
-        """Which elements of a view the words of pieces hold."""
+    def in_pieces(self, bank: Bank, pieces: Sequence[Piece], width: int) -> Iterator[Integers]:
+        """The words of the output's tensor that the words of pieces hold."""
         self._settle(bank)
-        found = placed(bank, pieces, width, _NOTHING, _nowhere(pieces))
         tags = self._tags[bank.name]
-        return self._named(view, [window(tags, b[0], b[1] + word, b[2]) for b in found for word in range(width)])
+        for box in placed(bank, pieces, width, _NOTHING, _nowhere(pieces)):
+            for word in range(width):
+                yield self._named(window(tags, box[0], box[1] + word, box[2]))
 
-    def _named(self, view: View, tags: Iterable[Integers]) -> NDArray[np.bool_]:
-        """Which elements of a view are among tags."""
-        at = self._at[view.tensor]
+    def _named(self, tags: Integers) -> Integers:
+        """Which words of the output's tensor are among tags."""
+        at = self._at[self._frame.views["output"].tensor]
         first, end = self._firsts[at : at + 2]
-        found = np.zeros(end - first, np.bool_)
-        for some in tags:
-            found[some[(first <= some) & (some < end)] - first] = True
-        return window(found, view.shape, view.offset, view.strides)
+        words: Integers = tags[(first <= tags) & (tags < end)] - first
+        return words
 
     def read(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Reach:
         """Every word of the pieces (of one unit each) has to hold its element of the role."""
@@ -169,11 +203,12 @@ class Tags:
         changed: list[Piece] = []
         for piece in pieces:
             (unit,) = piece.instances
-            words = units[unit].find(_key(first, strides, piece), strides, piece) if unit < bank.units else None
+            words = units[unit].find(first, strides, piece) if 0 <= unit < bank.units else None
             if words is None:
                 changed.append(piece)
                 words, _ = reach(bank, piece, self._frame.widths[role])
-            low, high = min(low, words.first), max(high, words.end)
+            begin, end = words
+            low, high = begin if begin < low else low, end if end > high else high
         if changed:
             self._settle(bank)
             self._compare(role, bank, changed)
@@ -196,23 +231,31 @@ class Tags:
                 words, apart = reach(bank, piece, width)
                 low, high = min(low, words.first), max(high, words.end)
                 last = piece
-            key = _key(first, strides, piece) if first and apart else None
+            held = _Held(piece, first, strides, words) if first and apart else None
             for unit in piece.instances:
                 if not 0 <= unit < bank.units:
                     raise DisagreementFault(f"unit {unit} of memory {bank.name!r}, which has {bank.units}")
-                units[unit].put(key, strides, piece, words)
+                if held:
+                    units[unit].put(held)
+                else:
+                    units[unit].clear(words)
+        if high > self._tops[bank.name]:
+            self._tops[bank.name] = high
         self._later[bank.name].append(_Write(first, strides, pieces, width, Reach(low, high)))
         return Reach(low, high)
 
     def _settle(self, bank: Bank) -> None:
         """Tag the words that were written since."""
         tags, later = self._tags[bank.name], self._later[bank.name]
+        if later:
+            self._tagged.add(bank.name)
         for first, strides, pieces, width, _ in later:
             for box in placed(bank, pieces, width, first, strides):
                 wanted = _expected(box) if first else _NOTHING
                 for word in range(width):
                     window(tags, box[0], box[1] + word, box[2])[...] = wanted
         later.clear()
+        self._tidied[bank.name] = 0
 
     def _compare(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> None:
         width, tags = self._frame.widths[role], self._tags[bank.name]
@@ -268,9 +311,16 @@ def _point(distance: int, shape: Sequence[int], strides: _Strides) -> tuple[int,
     return tuple(point) if distance == 0 else None
 
 
-def _key(first: int, strides: _Strides, piece: Piece) -> _Key:
-    """Where a piece starts, and with which element: cheaper to look up than the piece, and seldom shared."""
-    return piece.base, first + sum(map(mul, [axis[0].start if axis else 0 for axis in piece.region], strides))
+def _first(first: int, strides: _Strides, piece: Piece) -> int:
+    """The tag of the element that a piece starts with."""
+    starts = [axis[0].start if axis else 0 for axis in piece.region]
+    return first + sum(start * stride for start, stride in zip(starts, strides, strict=True))
+
+
+def _blank(bank: Bank) -> Integers:
+    """Tags of words that hold nothing."""
+    tags: Integers = np.zeros(bank.words * bank.units, np.int64)
+    return tags
 
 
 def _expected(box: Box) -> Integers:
