@@ -52,7 +52,7 @@ def compare(plan: Plan, program: Program, counters: Counters) -> Agreement:
     payload: dict[Key, int] = {}
     bus: dict[Key, int] = {}
     for (layer, role, way), moved in counters.traffic.items():
-        key = layer, CATEGORY.get(role, role), way
+        key = plan.layer_of(layer), CATEGORY.get(role, role), way
         payload[key] = payload.get(key, 0) + moved.payload
         bus[key] = bus.get(key, 0) + moved.bus
     _compare(plan, payload, bus)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import prod
 
 from dnnc.emit_input import InputSide
 from dnnc.emit_output import OutputSide, Share
 from dnnc.emit_planes import ParameterSide, WeightSide
+from dnnc.emit_strips import StripEmitter
 from dnnc.layer import HostLayer, Layer, Lowered
 from dnnc.nest import Index, Nest
 from dnnc.places import Range, Unit, interval
+from dnnc.realize import Realized
 from dnnc.schedule import Schedule
+from dnnc.segments import Alone
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Compute, Host, Instruction, Load, Part, Program, Role, Section, Store, Tensor
 from dnnc_runtime.tensor import Piece, Region, View, extent
@@ -19,32 +23,52 @@ from dnnc_runtime.tensor import Piece, Region, View, extent
 PARAMETERS: tuple[Role, ...] = ("bias", "scale", "slope")
 
 
-def emit(lowered: Lowered, schedules: dict[str, Schedule], machine: Machine) -> Program:
+def emit(
+    lowered: Lowered, schedules: Mapping[str, Schedule], machine: Machine, plan: Realized | None = None
+) -> Program:
     """The program of a lowered graph.
 
     Args:
         lowered: layers in execution order, and DRAM.
         schedules: a legal schedule for every layer of the array, by name.
         machine: what it runs on.
+        plan: how the layers run together; one after the other, from DRAM to DRAM, unless given.
     """
-    sections: list[Section] = []
-    tensors = list(lowered.tensors)
-    for layer in lowered.layers:
-        if isinstance(layer, HostLayer):
-            sections.append(Section(layer.name, None, (), (_host(layer),)))
-            continue
-        emitter = Emitter(Nest(layer, schedules[layer.name], machine))
-        sections.append(emitter.section())
-        tensors.extend(emitter.scratch())
+    made = [_alone(layer, schedules, machine) for layer in lowered.layers] if plan is None else []
+    if plan is not None:
+        made = list(_together(lowered, schedules, plan))
+    sections = tuple(section for section, _ in made)
+    tensors = (*lowered.tensors, *(tensor for _, scratch in made for tensor in scratch))
+    if plan is not None:
+        used = {view.tensor for section in sections for _, view in section.views}
+        tensors += tuple(tensor for tensor in plan.steps.inner if tensor.name in used)
     return Program(
-        machine,
-        tuple(tensors),
-        tuple(sections),
-        lowered.placements,
-        lowered.inputs,
-        lowered.outputs,
-        lowered.constants,
-    )
+        machine, tensors, sections, lowered.placements, lowered.inputs, lowered.outputs, lowered.constants
+    )  # fmt: skip
+
+
+def _alone(
+    layer: Layer | HostLayer, schedules: Mapping[str, Schedule], machine: Machine
+) -> tuple[Section, list[Tensor]]:
+    """The section of a layer by itself, and the tensors that it needs besides."""
+    if isinstance(layer, HostLayer):
+        return Section(layer.name, None, (), (_host(layer),)), []
+    emitter = Emitter(Nest(layer, schedules[layer.name], machine))
+    return emitter.section(), emitter.scratch()
+
+
+def _together(
+    lowered: Lowered, schedules: Mapping[str, Schedule], plan: Realized
+) -> Iterator[tuple[Section, list[Tensor]]]:
+    """The sections of a plan."""
+    strips = StripEmitter(plan)
+    for number, scene in enumerate(plan.lives.scenes):
+        segment = plan.segments[scene.segment]
+        if isinstance(segment, Alone):
+            section, scratch = _alone(lowered.layers[segment.position], schedules, plan.chip.machine)
+            yield replace(section, kept=strips.kept(number)), scratch
+        else:
+            yield strips.section(number), []
 
 
 def emit_layer(layer: Layer, schedule: Schedule, machine: Machine) -> Program:

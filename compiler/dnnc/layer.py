@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from dnnc_runtime.program import Kernel, Placement, Pool, Role, Tensor, Window
 from dnnc_runtime.tensor import View
 
+HALF = ":pool"
+"""Behind the name of a layer with a fused pool that runs in two halves, the half that pools."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:

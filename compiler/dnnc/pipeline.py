@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnnc.plan import LayerPlan, Plan
 from dnnc.search import Goal, Objective
+from dnnc.segments import Scope
 from dnnc_runtime.errors import CapacityFault, ModelFault, UsageFault
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.machine import load as load_machine
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from dnnc_runtime.timeline import Timing
 
 Hook = Callable[[str, object], None]
-"""Told the name and the result of every stage: import, simplify, lower, plan, program, agreement."""
+"""Told the name and the result of every stage: import, simplify, lower, plan, together, program, agreement."""
 
 Denied = frozenset[tuple[str, str]]
 """(layer, kind) pairs of fusions that the search has undone."""
@@ -94,11 +95,12 @@ def compile(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     cache: str | Path | None = None,
     host: bool = True,
+    plan: Scope = "fused",
     time_limit: float = 60.0,
     hook: Hook | None = None,
     progress: Progress | None = None,
 ) -> Compilation:
-    """Compile an ONNX model: every layer's schedule with the fewest DRAM bytes, proven, and a program that moves them.
+    """Compile an ONNX model: the plan of its layers with the fewest DRAM bytes, proven, and a program that moves them.
 
     Args:
         model: path of an ONNX file, or a ModelProto.
@@ -108,7 +110,9 @@ def compile(
         input_shapes: shapes of inputs whose dimensions the model leaves open.
         cache: directory of results of earlier runs; none if not given.
         host: whether nodes that the array does not run may run on the host.
-        time_limit: deterministic seconds of the solver for one layer.
+        plan: "layerwise" (every layer from DRAM to DRAM), "resident" (tensors stay on chip from layer to layer) or
+            "fused" (groups of layers run by strips of rows, too).
+        time_limit: deterministic seconds of the solver for one layer, and of the search for all together.
         hook: told every stage and its result.
         progress: told every layer before it is planned.
 
@@ -121,6 +125,7 @@ def compile(
     from dnnc.length import warn_if_long
     from dnnc.onnx_import import load as load_model
     from dnnc.simplify import simplify
+    from dnnc.together import Together
 
     tell: Hook = hook or _nobody
     machine = target if isinstance(target, Machine) else load_machine(target)
@@ -130,17 +135,32 @@ def compile(
     graph = simplify(graph)
     tell("simplify", graph)
     planner = _planner(machine, objective, rules, cache, time_limit, progress)
-    lowered, plan, unfused = _plan(graph, machine, rules, planner, host, tell)
+    lowered, layers, unfused = _plan(graph, machine, rules, planner, host, tell)
     if planner.store:
         planner.store.close()
-    tell("plan", plan)
-    warn_if_long(plan)
-    program = emit(lowered, dict(plan.schedules), machine)
+    tell("plan", layers)
+    fixed = fixed_layers(lowered, machine, rules)
+    whole, made = Together(lowered, layers, fixed, time_limit).find(plan)
+    tell("together", whole)
+    warn_if_long(whole)
+    program = emit(lowered, whole.schedules, machine, made)
     tell("program", program)
-    counted = agree(plan, program)
+    counted = agree(whole, program)
     tell("agreement", counted)
     shapes = dict(input_shapes or {})
-    return Compilation(graph, lowered, plan, program, counted, rules, shapes, unfused, planner.interrupted)
+    return Compilation(graph, lowered, whole, program, counted, rules, shapes, unfused, planner.interrupted)
+
+
+def fixed_layers(lowered: Lowered, machine: Machine, rules: Constraints | None) -> frozenset[str]:
+    """The layers whose schedules a user has asked something of."""
+    from dnnc.layer import HostLayer
+    from dnnc.space import Limits
+
+    if rules is None:
+        return frozenset()
+    layers = (layer for layer in lowered.layers if not isinstance(layer, HostLayer))
+    asked = (layer.name for layer in layers if rules.for_layer(layer.name, machine, layer.shape) != Limits())
+    return frozenset(asked)
 
 
 def _nobody(stage: str, result: object) -> None:

@@ -62,7 +62,7 @@ class Dealt:
             return [mine] if mine[0][1] and mine[1][1] else []
         per_group = self.deal.k_per_group
         first, count = self._block((0, g[1] * per_group), self.deal.planes, level, unit.plane)
-        return [((g[0] + gs, gc), ks) for (gs, gc), ks in _boxes(first, count, per_group)]
+        return [((g[0] + gs, gc), ks) for (gs, gc), ks in boxes(first, count, per_group)]
 
     def groups(self, unit: Unit, level: int, g: Range) -> Range:
         """The groups of a g tile whose input a unit holds."""
@@ -77,7 +77,7 @@ class Dealt:
         return whole[0] + first, min(share, whole[1] - first)
 
 
-def _boxes(first: int, count: int, per_group: int) -> Iterator[tuple[Range, Range]]:
+def boxes(first: int, count: int, per_group: int) -> Iterator[tuple[Range, Range]]:
     """A run of planes, numbered group by group, as boxes of (groups, planes in each)."""
     while count:
         group, inside = divmod(first, per_group)

@@ -1,13 +1,15 @@
-"""The whole graph, layer by layer: a proven schedule for each, and what it adds up to."""
+"""The whole graph: a proven schedule for each layer, how they run together, and what it adds up to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
-from dnnc.layer import HostLayer, Layer
+from dnnc.layer import HALF, HostLayer, Layer
 from dnnc.schedule import Schedule, dataflow
 from dnnc.search import Figures, Objective, Proof
+from dnnc.segments import Network
 from dnnc_runtime.machine import Machine
 
 TRAFFIC_ROLES = ("input", "weights", "bias", "residual", "output", "partial_sums", "other")
@@ -16,7 +18,15 @@ TRAFFIC_ROLES = ("input", "weights", "bias", "residual", "output", "partial_sums
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
-    """A layer of the array with its schedule, figures and proof."""
+    """A layer of the array with its schedule, figures and proof.
+
+    Attributes:
+        schedule: of the layer by itself, with its proof; where it runs by strips with others, this is not used.
+        figures: what it moves, holds and takes in the plan.
+        compulsory_bytes, lower_bound_bytes: of the layer by itself.
+        strips: in how many strips it runs with others; 0 where it runs by itself.
+        alone: its figures by itself, where it does not.
+    """
 
     layer: Layer
     schedule: Schedule
@@ -26,6 +36,13 @@ class LayerPlan:
     macs: int
     valid_ops: int
     proof: Proof
+    strips: int = 0
+    alone: Figures | None = None
+
+    @property
+    def by_itself(self) -> Figures:
+        """The figures of its own schedule."""
+        return self.alone or self.figures
 
     @property
     def name(self) -> str:
@@ -74,13 +91,14 @@ class Totals:
     cycles: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
-    """Every layer in execution order, on the array or on the host."""
+    """Every layer in execution order, on the array or on the host; ``network``: how they run together."""
 
     machine: Machine
     objective: Objective
     layers: tuple[LayerPlan | HostLayer, ...]
+    network: Network | None = None
 
     @property
     def on_array(self) -> tuple[LayerPlan, ...]:
@@ -99,8 +117,19 @@ class Plan:
 
     @property
     def status(self) -> str:
-        """ "optimal" if every layer's schedule is proven so, else "feasible"."""
-        return "optimal" if all(layer.proof.status == "optimal" for layer in self.on_array) else "feasible"
+        """ "optimal" if every layer's schedule is proven so, and that they run together so, else "feasible"."""
+        whole = self.network is None or self.network.bound == self.network.bytes
+        proven = whole and all(layer.proof.status == "optimal" for layer in self.on_array)
+        return "optimal" if proven else "feasible"
+
+    def layer_of(self, section: str) -> str:
+        """The layer that a section of the program is part of: layers with a fused pool may run in two halves."""
+        return section.removesuffix(HALF) if section not in self.names else section
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of all layers."""
+        return frozenset(layer.name for layer in self.layers)
 
     @property
     def totals(self) -> Totals:

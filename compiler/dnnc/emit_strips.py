@@ -1,0 +1,347 @@
+"""Groups that run by strips, to instructions: rows fetched, kernels tile by tile, rows computed, stored and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from dnnc.axis import rows as lines_of
+from dnnc.kernels import Kernels, Tile
+from dnnc.layer import Operand
+from dnnc.lives import Plot, Rows, Scene, Source, passed_by
+from dnnc.places import Range, axis, interval
+from dnnc.realize import Realized
+from dnnc.steps import Step, Steps
+from dnnc.strip_regions import by_image, channels_of, loaded_regions, loads, output_of, reader, regions
+from dnnc_runtime.program import Compute, Instruction, Kept, Load, Move, Part, Release, Role, Section, Store
+from dnnc_runtime.tensor import Piece, Region, View, span
+
+
+@dataclass
+class StripEmitter:
+    """Emits the sections of a plan's groups, in order."""
+
+    plan: Realized
+    _segment: int = -1
+    _begun: set[int] = field(default_factory=set[int])
+    _there: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    _turn: int = 0
+
+    def section(self, number: int) -> Section:
+        """The section of a scene."""
+        scene = self.plan.lives.scenes[number]
+        assert scene.step is not None
+        if scene.segment != self._segment:
+            self._segment, self._begun, self._there, self._turn = scene.segment, set(), set(), 0
+        step = self._steps.steps[scene.step]
+        views: list[tuple[Role, View]] = [(operand.role, operand.view) for operand in step.layer.operands]
+        mode = self._kernels(scene).cut.deal.mode
+        instructions = tuple(self._instructions(scene, step))
+        return Section(step.layer.name, step.layer.kernel, tuple(views), instructions, mode, self.kept(number))
+
+    def kept(self, number: int) -> tuple[Kept, ...]:
+        """What is still on chip when a section ends."""
+        scenes, chip = self.plan.lives.scenes, self.plan.chip
+        scene = scenes[number]
+        goes_on = number + 1 < len(scenes) and scenes[number + 1].segment == scene.segment
+        stays = self._kernels(scene).stays if scene.step is not None and goes_on else 0
+        weights = chip.machine.memory_of("weights")
+        apart = weights.name != chip.memory
+        out: list[Kept] = []
+        if stays and apart:
+            out += [Kept(weights.name, unit, ((0, stays),)) for unit in range(chip.machine.instances(weights))]
+        for unit in range(chip.units):
+            words = [(at, at + n * plot.pixel) for plot in scene.held if plot.unit == unit for _, n, at in plot.chunks]
+            if stays and not apart:
+                words.append((0, stays))
+            if words:
+                out.append(Kept(chip.memory, unit, tuple(merged(words))))
+        return tuple(out)
+
+    @property
+    def _steps(self) -> Steps:
+        return self.plan.steps
+
+    @property
+    def _memory(self) -> str:
+        return self.plan.chip.memory
+
+    def _kernels(self, scene: Scene) -> Kernels:
+        assert scene.step is not None
+        return self.plan.kernels[scene.segment][scene.step]
+
+    # -- one section ----------------------------------------------------------------------------------------------
+
+    def _instructions(self, scene: Scene, step: Step) -> Iterator[Instruction]:
+        assert scene.step is not None and scene.event is not None
+        kernels = self._kernels(scene)
+        if scene.step not in self._begun:
+            self._begun.add(scene.step)
+            yield from kernels.load_parameters()
+        yield from self._fetch(scene, step)
+        output = output_of(step)
+        inputs = [self._input(scene, step, unit) for unit in range(self.plan.chip.units)]
+        channels = list(kernels.channels()) if step.layer.shape.kind == "array" else [(0, step.layer.shape.c)]
+        for tile in kernels.tiles:
+            for c in channels:
+                base = tile.base
+                if step.layer.shape.kind == "array" and (scene.step, tile.base) not in self._there:
+                    load, base = kernels.load(tile, c, self._turn)
+                    yield load
+                    if tile.stays:
+                        self._there.add((scene.step, tile.base))
+                    self._turn += not tile.stays
+                first, last = c[0] == 0, c[0] + c[1] == step.layer.shape.c
+                parts = tuple(
+                    self._part(scene, step, kernels, tile, c, base, unit, inputs[unit], (first, last))
+                    for unit, block in enumerate(scene.event.section.output)
+                    if block
+                )
+                yield Compute(parts, (c[0], c[0] + c[1]), first, last)
+            yield from self._pass_on(scene, step, output, tile)
+        yield from self._store(scene, step, output)
+        for source in scene.sent:
+            yield self._move(source, output)
+
+    def _input(self, scene: Scene, step: Step, unit: int) -> tuple[Piece, ...]:
+        """The input of a unit's part: the same for all tiles."""
+        assert scene.event is not None
+        grouping = self.plan.lives.groups[scene.segment]
+        assert grouping is not None
+        wanted = {grouping.maps[m]: lines for m, u, lines in scene.event.section.needs if u == unit}
+        read = step.reads[0]
+        operand = step.layer.operand("input")
+        assert operand is not None and read.role == "input"
+        found = (self._pieces(operand, m, unit, wanted.get(m, 0), scene.rows[m, unit]) for m in read.maps)
+        return tuple(piece for pieces in found for piece in pieces)
+
+    def _others(self, scene: Scene, step: Step, unit: int, tile: Tile) -> Iterator[tuple[Role, tuple[Piece, ...]]]:
+        """Residual and second operand of a tile: the output may be written over them, planes by planes."""
+        assert scene.event is not None
+        for read in step.reads[1:]:
+            operand = step.layer.operand(read.role)
+            assert operand is not None
+            lines = scene.event.section.output[unit]
+            found = (self._pieces(operand, m, unit, lines, scene.rows[m, unit], tile) for m in read.maps)
+            yield read.role, tuple(piece for pieces in found for piece in pieces)
+
+    def _part(
+        self, scene: Scene, step: Step, kernels: Kernels, tile: Tile, channels: Range, base: int, unit: int,
+        source: tuple[Piece, ...], ends: tuple[bool, bool],
+    ) -> Part:  # fmt: skip
+        assert scene.event is not None
+        section, shape = scene.event.section, step.layer.shape
+        first, last = ends
+        start, stop = section.blocks[unit]
+        rows = interval((start, stop - start))
+        region: Region = (
+            interval((section.image, 1)), rows, span(0, shape.x.out), interval(tile.groups), interval(tile.planes)
+        )  # fmt: skip
+        operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", source)]
+        if shape.kind == "array":
+            operands.append(("weights", kernels.pieces(tile, channels, base, unit)))
+        if not (first and last):
+            operands.append(("accumulator", (self._sums(scene, step, tile, unit, region),)))
+        if last:
+            operands += self._others(scene, step, unit, tile)
+            operands += [(role, kernels.parameter_pieces(role, tile, unit)) for role in kernels.roles]
+            operands.append(("output", tuple(self._output(scene, step, tile, unit))))
+        return Part(region, tuple(operands))
+
+    def _sums(self, scene: Scene, step: Step, tile: Tile, unit: int, region: Region) -> Piece:
+        wide = self.plan.chip.machine.accumulator_bytes // self.plan.chip.machine.word_bytes
+        return _dense(scene.sums[unit], unit, region, step.layer.shape.x.out, tile, wide)
+
+    def _output(self, scene: Scene, step: Step, tile: Tile, unit: int) -> Iterator[Piece]:
+        """Where a unit's part of a tile goes: rows that stay (or take an operand's place), and the others."""
+        assert scene.event is not None
+        output = output_of(step)
+        block = scene.event.section.output[unit]
+        rows = passed_by(scene.event, unit)
+        yield from self._pieces(output, step.map, unit, block & rows, scene.rows[step.map, unit], tile)
+        if block & ~rows:
+            yield self._staged(scene, step, tile, unit, block & ~rows)
+
+    def _staged(self, scene: Scene, step: Step, tile: Tile, unit: int, lines: int) -> Piece:
+        """A tile of rows that only pass through."""
+        assert scene.event is not None
+        shape, image = step.layer.shape, scene.event.section.image
+        base = image * shape.y.out
+        passing = list(lines_of(scene.event.section.output[unit] & ~passed_by(scene.event, unit)))
+        rows = axis(tuple(line - base for line in lines_of(lines)))
+        region: Region = (
+            interval((image, 1)), rows, span(0, shape.x.out), interval(tile.groups), interval(tile.planes)
+        )  # fmt: skip
+        assert [line for line in passing if lines >> line & 1] == list(lines_of(lines))
+        return _dense(scene.stage[unit], unit, region, shape.x.out, tile, 1)
+
+    def _pass_on(self, scene: Scene, step: Step, output: Operand, tile: Tile) -> Iterator[Instruction]:
+        """What only passes through goes to DRAM; what nobody reads is dropped."""
+        assert scene.event is not None
+        stored: list[Piece] = []
+        dropped: list[Piece] = []
+        for unit, block in enumerate(scene.event.section.output):
+            lines = block & ~passed_by(scene.event, unit)
+            if lines:
+                whole = self._staged(scene, step, tile, unit, lines)
+                for run, goes in _runs(whole, self._goes(step, scene.event.section.image)):
+                    (stored if goes else dropped).append(run)
+        if stored:
+            yield Store("output", self._memory, "word", tuple(piece.region for piece in stored), tuple(stored))
+        if dropped:
+            yield Release(self._memory, "word", tuple(dropped))
+
+    def _goes(self, step: Step, image: int) -> int:
+        """Mask of the rows of an image that go to DRAM."""
+        rows = step.layer.shape.y.out
+        return self.plan.stored.get(step.map, 0) >> image * rows & ((1 << rows) - 1)
+
+    def _store(self, scene: Scene, step: Step, output: Operand) -> Iterator[Instruction]:
+        """The rows that have room go to DRAM at once; those that neither go nor stay are dropped."""
+        assert scene.event is not None
+        held = {id(plot) for plot in scene.held}
+        wanted: list[Region] = []
+        stored: list[Piece] = []
+        dropped: list[Piece] = []
+        for unit in range(self.plan.chip.units):
+            rows = scene.rows[step.map, unit]
+            own = passed_by(scene.event, unit) & scene.event.section.output[unit]
+            going = own & self.plan.stored.get(step.map, 0)
+            if going:
+                pieces = list(self._pieces(output, step.map, unit, going, rows))
+                stored += pieces
+                wanted += regions(self._steps.maps[step.map], output.view, going)
+            lost = 0
+            for line in lines_of(own & ~going):
+                if id(rows[line]) not in held:
+                    lost |= 1 << line
+            sent = 0
+            for source in scene.sent:
+                sent |= source.lines if source.from_unit == unit else 0
+            if lost & ~sent:
+                dropped += self._pieces(output, step.map, unit, lost & ~sent, rows)
+        if stored:
+            yield Store("output", self._memory, "word", tuple(wanted), tuple(stored))
+        if dropped:
+            yield Release(self._memory, "word", tuple(dropped))
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+
+    def _fetch(self, scene: Scene, step: Step) -> Iterator[Instruction]:
+        """Rows that come from DRAM or from other units."""
+        for operand, some in loads(step, scene):
+            found = [self._pieces(operand, s.map, s.unit, s.lines, s.here) for s in some]
+            pieces = tuple(piece for pieces in found for piece in pieces)
+            wanted = tuple(loaded_regions(self._steps, operand, some))
+            yield Load(operand.role, self._memory, "word", wanted, pieces)
+        for source in scene.fetched:
+            if source.from_unit >= 0:
+                yield self._move(source, reader(step, source.map))
+
+    def _move(self, source: Source, operand: Operand) -> Move:
+        """Rows from one unit to another."""
+        there: list[Piece] = []
+        here: list[Piece] = []
+        for line in lines_of(source.lines):
+            one, two = {line: source.there[line]}, {line: source.here[line]}
+            pair = _alike(one[line], two[line])
+            there += self._pieces(operand, source.map, source.from_unit, 1 << line, {line: pair[0]})
+            here += self._pieces(operand, source.map, source.unit, 1 << line, {line: pair[1]})
+        return Move(operand.role, self._memory, "word", tuple(there), tuple(here))
+
+    def _pieces(
+        self, operand: Operand, m: int, unit: int, lines: int, rows: Rows, tile: Tile | None = None
+    ) -> Iterator[Piece]:
+        """Where lines of a map lie in a unit's memory: rows that lie evenly apart as one piece."""
+        made = self._steps.maps[m]
+        for image, some in by_image(made, lines):
+            plots = [rows[image * made.geometry.rows + row] for row in some]
+            for first, stop in _even(plots):
+                yield from self._boxes(operand, m, unit, image, some[first:stop], plots[first:stop], tile)
+
+    def _boxes(
+        self, operand: Operand, m: int, unit: int, image: int, rows: tuple[int, ...], plots: Sequence[Plot],
+        tile: Tile | None,
+    ) -> Iterator[Piece]:  # fmt: skip
+        made = self._steps.maps[m]
+        apart = plots[1].chunks[0][2] - plots[0].chunks[0][2] if len(plots) > 1 else 0
+        columns = tuple(lines_of(plots[0].columns)) if plots[0].columns else tuple(range(made.geometry.columns))
+        for before, count, address in plots[0].chunks:
+            some = columns[before : before + count]
+            if not some:
+                continue
+            for word, groups, channels in channels_of(made, operand.view, tile):
+                region: Region = (
+                    interval((image, 1)), axis(rows), axis(some), interval(groups), interval(channels)
+                )  # fmt: skip
+                yield Piece((unit,), address + word, (0, apart, made.channels, operand.view.shape[4], 1), region)
+
+
+def merged(words: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges of words in ascending order, those that touch as one."""
+    first, end = -1, -1
+    for start, stop in sorted(words):
+        if start > end:
+            if first >= 0:
+                yield first, end
+            first, end = start, stop
+        else:
+            end = max(end, stop)
+    if first >= 0:
+        yield first, end
+
+
+def _even(plots: Sequence[Plot]) -> Iterator[tuple[int, int]]:
+    """Runs of rows that are whole, of the same columns, and evenly apart."""
+    first = 0
+    while first < len(plots):
+        stop = first + 1
+        whole = len(plots[first].chunks) == 1
+        while whole and stop < len(plots) and _goes_on(plots, first, stop):
+            stop += 1
+        yield first, stop
+        first = stop
+
+
+def _goes_on(plots: Sequence[Plot], first: int, at: int) -> bool:
+    here, before = plots[at], plots[at - 1]
+    if len(here.chunks) != 1 or here.columns != before.columns:
+        return False
+    step = here.chunks[0][2] - before.chunks[0][2]
+    # Pitches are not negative.
+    return step > 0 and (at == first + 1 or step == before.chunks[0][2] - plots[at - 2].chunks[0][2])
+
+
+def _alike(one: Plot, two: Plot) -> tuple[Plot, Plot]:
+    """Two rows torn at the same pixels, so that their pieces correspond."""
+    cuts = sorted({first for plot in (one, two) for first, _, _ in plot.chunks})
+    return _cut(one, cuts), _cut(two, cuts)
+
+
+def _cut(plot: Plot, cuts: Sequence[int]) -> Plot:
+    chunks: list[tuple[int, int, int]] = []
+    for first, count, address in plot.chunks:
+        inside = [cut for cut in cuts if first <= cut < first + count]
+        for start, stop in zip(inside, [*inside[1:], first + count], strict=True):
+            chunks.append((start, stop - start, address + (start - first) * plot.pixel))
+    return Plot(plot.unit, plot.start, plot.end, plot.words, plot.pixel, plot.columns, tuple(chunks))
+
+
+def _dense(plot: Plot, unit: int, region: Region, columns: int, tile: Tile, words: int) -> Piece:
+    """A region laid out densely from a plot's start: rows, columns, planes of a tile."""
+    planes = tile.groups[1] * tile.planes[1] * words
+    pitch = 0, columns * planes, planes, tile.planes[1] * words, words
+    return Piece((unit,), plot.chunks[0][2], pitch, region)
+
+
+def _runs(piece: Piece, going: int) -> Iterator[tuple[Piece, bool]]:
+    """A piece row by row in runs that go to DRAM, and that do not."""
+    n, rows, *rest = piece.region
+    listed = [point for run in rows for point in run.coordinates()]
+    at = 0
+    for goes, some in groupby(listed, key=lambda row: bool(going >> row & 1)):
+        points = tuple(some)
+        region: Region = (n, axis(points), *rest)
+        yield Piece(piece.instances, piece.base + at * piece.pitch[1], piece.pitch, region), goes
+        at += len(points)

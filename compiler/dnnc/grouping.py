@@ -1,0 +1,109 @@
+"""Consecutive layers as a group that runs by strips: its steps, how their kernels are cut, and what of those stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from dnnc.axis import touched
+from dnnc.chip import Chip
+from dnnc.steps import Steps
+from dnnc.strips import Group, Part, Reading
+from dnnc.weights import Grain, Holding, columns_touched, grain, hold
+from dnnc_runtime.program import Window
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A group of layers.
+
+    Attributes:
+        first, stop: positions of its layers.
+        steps: of the network; ``numbers``: those of the group.
+        group: the same with maps numbered by themselves, so that repeated blocks are equal.
+        maps: of the network, by the group's numbers.
+        later: maps computed in the group that a step behind it reads, or that have to be in DRAM.
+        grains, holding: how the steps' kernels are cut, and what of them stays.
+    """
+
+    first: int
+    stop: int
+    steps: Steps
+    numbers: tuple[int, ...]
+    group: Group
+    maps: tuple[int, ...]
+    later: tuple[int, ...]
+    grains: tuple[Grain, ...]
+    holding: Holding
+
+    @cached_property
+    def local(self) -> dict[int, int]:
+        """The group's number of every map."""
+        return {m: i for i, m in enumerate(self.maps)}
+
+    @cached_property
+    def entering(self) -> tuple[int, ...]:
+        """Maps read that are not computed in the group."""
+        computed = {self.steps.steps[number].map for number in self.numbers}
+        return tuple(m for m in self.maps if m not in computed)
+
+    @cached_property
+    def columns(self) -> dict[int, tuple[Window, ...]]:
+        """Of every map read the windows of columns."""
+        found: dict[int, list[Window]] = {}
+        for number in self.numbers:
+            for read in self.steps.steps[number].reads:
+                for m in read.maps:
+                    found.setdefault(m, []).append(read.columns)
+        return {m: tuple(dict.fromkeys(windows)) for m, windows in found.items()}
+
+    def touched(self, m: int) -> int:
+        """Mask of the columns of a map that the group reads; 0 if these are all."""
+        mask = 0
+        for window in self.columns[m]:
+            mask |= touched(window, 0, window.out)
+        return 0 if mask.bit_count() == self.steps.maps[m].geometry.columns else mask
+
+    def line_bytes(self, m: int, word: int) -> int:
+        """Bytes of the columns of a line that are loaded."""
+        return columns_touched(self.columns[m]) * self.steps.maps[m].channels * word
+
+
+def grouped(steps: Steps, chip: Chip, first: int, stop: int) -> Grouping | None:
+    """Some consecutive layers as a group; None where one of them cannot be run by strips."""
+    numbers = tuple(number for position in range(first, stop) for number in steps.at[position])
+    members = [steps.steps[number] for number in numbers]
+    if not all(steps.at[first:stop]) or any(step.why for step in members):
+        return None
+    if len({step.layer.shape.n for step in members}) > 1:
+        return None
+    cuts = [grain(step.layer.shape, chip) for step in members]
+    grains = tuple(cut for cut in cuts if cut is not None)
+    holding = hold(grains, chip.machine) if len(grains) == len(cuts) else None
+    if holding is None:
+        return None
+    word, wide = chip.machine.word_bytes, chip.machine.accumulator_bytes
+    local: dict[int, int] = {}
+    parts: list[Part] = []
+    for step, cut in zip(members, grains, strict=True):
+        reads = tuple(
+            Reading(local.setdefault(m, len(local)), read.rows, read.pointwise and len(read.maps) == 1)
+            for read in step.reads
+            for m in read.maps
+        )
+        tile = step.layer.shape.x.out * cut.passing
+        sums = tile * wide if cut.tile < cut.bytes else 0
+        output = local.setdefault(step.map, len(local))
+        parts.append(Part(step.layer.shape.y.out, reads, output, tile * word, sums))
+    maps = tuple(local)
+    computed = (step.map for step in members)
+    later = tuple(sorted(m for m in computed if steps.maps[m].must_store or steps.wanted(m, stop)))
+    group = Group(
+        tuple(parts),
+        tuple(steps.maps[m].lines for m in maps),
+        tuple(steps.maps[m].words * word for m in maps),
+        frozenset(local[m] for m in later),
+        members[0].layer.shape.n,
+        chip.units,
+    )
+    return Grouping(first, stop, steps, numbers, group, maps, later, grains, holding)

@@ -1,0 +1,245 @@
+"""Kernels and parameters of a group that runs by strips: their tiles, and where each lies in the weights memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from dnnc.grouping import Grouping
+from dnnc.layer import Layer
+from dnnc.lives import Scene
+from dnnc.places import Dealt, Range, Unit, interval
+from dnnc.steps import Steps
+from dnnc.weights import Grain
+from dnnc_runtime.machine import Machine
+from dnnc_runtime.program import Load, Role
+from dnnc_runtime.tensor import Piece, Region, span
+
+PARAMETERS: tuple[Role, ...] = ("bias", "scale", "slope")
+
+
+class Tile(NamedTuple):
+    """Planes that are computed at once.
+
+    Attributes:
+        groups, planes: (first, count).
+        base: first word of its kernels in every unit's memory; ``stays``: whether they are there for all strips.
+        parameters: words of parameters before its own, of each role.
+    """
+
+    groups: Range
+    planes: Range
+    base: int
+    stays: bool
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels and parameters of one step.
+
+    Attributes:
+        most: planes (or groups) of a tile at most.
+        pinned: planes (or groups) that stay.
+        first: word at which what stays begins; ``parameters``: the same for parameters.
+        buffers: words at which each buffer for what is loaded again begins; ``room``: words of one.
+        stays: words, from the first, of all that the group keeps.
+    """
+
+    layer: Layer
+    cut: Grain
+    machine: Machine
+    most: int
+    pinned: int
+    first: int
+    parameters: int
+    buffers: tuple[int, ...]
+    room: int
+    stays: int
+
+    @cached_property
+    def dealt(self) -> Dealt:
+        """Which unit has which planes."""
+        return Dealt(self.cut.deal, self.machine)
+
+    @cached_property
+    def roles(self) -> tuple[Role, ...]:
+        """The parameters that the layer has."""
+        return tuple(role for role in PARAMETERS if self.layer.operand(role))
+
+    @cached_property
+    def _levels(self) -> tuple[int, int]:
+        return self.machine.memory_of("weights").level, self.machine.memory_of("parameters").level
+
+    @cached_property
+    def _taps(self) -> int:
+        return self.layer.shape.y.kernel * self.layer.shape.x.kernel
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """The tiles of the layer in order: those that stay first."""
+        shape, cut = self.layer.shape, self.cut
+        out: list[Tile] = []
+        at = self.first
+        held = 0
+        start = 0
+        granule = cut.tile // self.machine.word_bytes
+        stream = max(1, self.room // granule) * cut.planes if granule else cut.total
+        while start < cut.total:
+            stays = start < self.pinned
+            count = min(self.most, (self.pinned if stays else cut.total) - start, self.most if stays else stream)
+            part = start, count
+            groups, planes = (part, (0, shape.k)) if cut.along == "g" else ((0, shape.g), part)
+            out.append(Tile(groups, planes, at if stays else -1, stays, held))
+            if stays:
+                words = int(cut.deal.held_planes(groups[1], planes[1], self._levels[0]))
+                at += words * shape.c * self._taps
+            held += int(cut.deal.held_planes(groups[1], planes[1], self._levels[1]))
+            start += count
+        return tuple(out)
+
+    @cached_property
+    def held_parameters(self) -> int:
+        """Words of each role's parameters in one unit's memory."""
+        last = self.tiles[-1]
+        return last.parameters + int(self.cut.deal.held_planes(last.groups[1], last.planes[1], self._levels[1]))
+
+    def channels(self) -> Iterator[Range]:
+        """The input channels that are summed at once."""
+        total = self.layer.shape.c
+        for first in range(0, total, self.cut.channels):
+            yield first, min(self.cut.channels, total - first)
+
+    @property
+    def all_planes(self) -> Region:
+        """The region of a parameter."""
+        return span(0, self.layer.shape.g), span(0, self.layer.shape.k)
+
+    def region(self, tile: Tile, channels: Range) -> Region:
+        """The region of a tile's kernels."""
+        shape = self.layer.shape
+        taps = span(0, shape.y.kernel), span(0, shape.x.kernel)
+        return interval(tile.groups), interval(tile.planes), *taps, interval(channels)
+
+    def load(self, tile: Tile, channels: Range, turn: int) -> tuple[Load, int]:
+        """The load of a tile's kernels, and the word that it goes to: the buffers take turns."""
+        base = tile.base if tile.stays else self.buffers[turn % len(self.buffers)]
+        pieces = [
+            self._kernels(instances, base, at, box, channels)
+            for instances, boxes in self._shares(tile, self._levels[0])
+            for at, box in _numbered(boxes)
+        ]
+        memory = self.machine.memory_of("weights").name
+        whole = self.region(tile, channels)
+        return Load("weights", memory, "word", (whole,), tuple(pieces), self.layer.shape.packed), base
+
+    def pieces(self, tile: Tile, channels: Range, base: int, row: int) -> tuple[Piece, ...]:
+        """The kernels of a tile in the memories of one unit of rows."""
+        return tuple(
+            self._kernels((instance,), base, at, box, channels)
+            for instance, boxes in self._of_row(tile, self._levels[0], row)
+            for at, box in _numbered(boxes)
+        )
+
+    def load_parameters(self) -> Iterator[Load]:
+        """Loads of all parameters."""
+        memory = self.machine.memory_of("parameters").name
+        for role in self.roles:
+            pieces = [
+                self._parameter(instances, role, tile, at, box)
+                for tile in self.tiles
+                for instances, boxes in self._shares(tile, self._levels[1])
+                for at, box in _numbered(boxes)
+            ]
+            yield Load(role, memory, "word", (self.all_planes,), tuple(pieces))
+
+    def parameter_pieces(self, role: Role, tile: Tile, row: int) -> tuple[Piece, ...]:
+        """The parameters of a tile in the memories of one unit of rows."""
+        return tuple(
+            self._parameter((instance,), role, tile, at, box)
+            for instance, boxes in self._of_row(tile, self._levels[1], row)
+            for at, box in _numbered(boxes)
+        )
+
+    def _kernels(
+        self, instances: tuple[int, ...], base: int, at: int, box: tuple[Range, Range], channels: Range
+    ) -> Piece:
+        rows, columns = self.layer.shape.y.kernel, self.layer.shape.x.kernel
+        plane = rows * columns * channels[1]
+        region = interval(box[0]), interval(box[1]), span(0, rows), span(0, columns), interval(channels)
+        pitch = box[1][1] * plane, plane, columns * channels[1], channels[1], 1
+        return Piece(instances, base + at * plane, pitch, region)
+
+    def _parameter(
+        self, instances: tuple[int, ...], role: Role, tile: Tile, at: int, box: tuple[Range, Range]
+    ) -> Piece:
+        base = self.parameters + self.roles.index(role) * self.held_parameters + tile.parameters
+        return Piece(instances, base + at, (box[1][1], 1), (interval(box[0]), interval(box[1])))
+
+    def _shares(self, tile: Tile, level: int) -> Iterator[tuple[tuple[int, ...], list[tuple[Range, Range]]]]:
+        """Memories that hold the same planes of a tile, and these."""
+        alike: dict[tuple[int, int], list[Unit]] = {}
+        homes = self.dealt.instances(level)
+        for unit in homes:
+            alike.setdefault((unit.plane, unit.group), []).append(unit)
+        for units in alike.values():
+            boxes = self.dealt.planes(units[0], level, tile.groups, tile.planes)
+            if boxes:
+                yield tuple(homes[unit] for unit in units), boxes
+
+    def _of_row(self, tile: Tile, level: int, row: int) -> Iterator[tuple[int, list[tuple[Range, Range]]]]:
+        for unit, instance in self.dealt.instances(level).items():
+            if unit.row == row:
+                boxes = self.dealt.planes(unit, level, tile.groups, tile.planes)
+                if boxes:
+                    yield instance, boxes
+
+
+def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence[Scene]) -> dict[int, Kernels]:
+    """Where a group's kernels lie: parameters first, then what stays, then the buffers for the rest."""
+    word = machine.word_bytes
+    weights, parameters = machine.memory_of("weights"), machine.memory_of("parameters")
+    shared = weights.name == machine.memory_of("output").name
+    top = {weights.name: 0, parameters.name: 0}
+    bases: list[int] = []
+    for cut in grouping.grains:
+        bases.append(top[parameters.name])
+        top[parameters.name] += cut.parameters // word
+    firsts: list[int] = []
+    for cut, pinned in zip(grouping.grains, grouping.holding.pinned, strict=True):
+        firsts.append(top[weights.name])
+        top[weights.name] += -(-pinned // cut.planes) * cut.bytes // word
+    stays = top[weights.name]
+    words = (grouping.holding.maps if shared else weights.bytes) // word
+    room = (words - stays) // grouping.holding.buffers
+    buffers = tuple(stays + i * room for i in range(grouping.holding.buffers))
+    most = _most(grouping, scenes)
+    return {
+        number: Kernels(
+            steps.steps[number].layer, cut, machine, most[number], pinned, first, base, buffers, room, stays
+        )
+        for number, cut, pinned, first, base in zip(
+            grouping.numbers, grouping.grains, grouping.holding.pinned, firsts, bases, strict=True
+        )
+    }
+
+
+def _most(grouping: Grouping, scenes: Sequence[Scene]) -> dict[int, int]:
+    """Planes (or groups) of a tile for which there is room in every section of a step."""
+    cuts = dict(zip(grouping.numbers, grouping.grains, strict=True))
+    out = {number: cut.total for number, cut in cuts.items()}
+    for scene in scenes:
+        for plot in [*scene.stage.values(), *scene.sums.values()]:
+            assert scene.step is not None
+            out[scene.step] = min(out[scene.step], plot.words // plot.granule * cuts[scene.step].planes)
+    return out
+
+
+def _numbered(boxes: list[tuple[Range, Range]]) -> Iterator[tuple[int, tuple[Range, Range]]]:
+    """Every box with the planes before it."""
+    at = 0
+    for box in boxes:
+        yield at, box
+        at += box[0][1] * box[1][1]

@@ -1,0 +1,303 @@
+"""How long every row of every feature map is on chip: what has to be given a place, before any has one.
+
+A plan's segments are gone through once more, section by section, now with every row by itself. A *plot* is room for
+one row in one unit's memory, from the section in which it is loaded, computed or received to the one that is the last
+to need it. Where a step writes its output over an operand, the row has the operand's plot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
+from typing import NamedTuple
+
+from dnnc.axis import rows as lines_of
+from dnnc.chip import Chip
+from dnnc.grouping import Grouping, grouped
+from dnnc.segments import Alone, Segment, Strips
+from dnnc.steps import Steps
+from dnnc.strips import Event, home, kept, run, walk
+from dnnc.weights import Grain
+
+
+@dataclass(slots=True, eq=False)
+class Plot:
+    """Room for a row, or for a tile that only passes through, in one unit's memory.
+
+    Attributes:
+        unit: of the outermost level.
+        start, end: first and last section that it is needed in.
+        words: its size; ``pixel``: what must not be torn apart.
+        columns: mask of the columns that it has, one after the other; 0 for all.
+        granule: of a tile its words for the fewest planes that are computed at once; it may be given more of those.
+        chunks: (pixels before, pixels, address) of each part of it, once it has a place.
+    """
+
+    unit: int
+    start: int
+    end: int
+    words: int
+    pixel: int
+    columns: int = 0
+    chunks: tuple[tuple[int, int, int], ...] = ()
+    granule: int = 0
+
+
+Rows = dict[int, Plot]
+"""Lines of a map in one unit's memory."""
+
+
+class Source(NamedTuple):
+    """Lines that one unit gets, and from where.
+
+    Attributes:
+        map: of the network; ``unit``: that gets them; ``lines``: a mask; ``from_unit``: that sends them, -1: DRAM.
+        there: where they lie at the sender.
+        here: where they go.
+    """
+
+    map: int
+    unit: int
+    lines: int
+    from_unit: int
+    there: Rows
+    here: Rows
+
+
+@dataclass(slots=True)
+class Scene:
+    """One section of the program to be.
+
+    Attributes:
+        segment: number of the segment; ``step``: of the network, None for a layer that runs alone.
+        event: what happens, None for a layer that runs alone.
+        fetched, sent: rows that come before it computes, and that go to their units' blocks after.
+        rows: where everything lies that it reads or computes, by map and unit.
+        stage, sums: for every unit its tile of rows that only pass through, and its accumulators.
+        held: what is on chip when it ends.
+    """
+
+    segment: int
+    step: int | None
+    event: Event | None
+    fetched: tuple[Source, ...] = ()
+    sent: tuple[Source, ...] = ()
+    rows: Mapping[tuple[int, int], Rows] = field(default_factory=dict[tuple[int, int], Rows])
+    stage: Mapping[int, Plot] = field(default_factory=dict[int, Plot])
+    sums: Mapping[int, Plot] = field(default_factory=dict[int, Plot])
+    held: tuple[Plot, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lives:
+    """All sections of a plan, and everything that needs room.
+
+    Attributes:
+        reserved: for every section the words at the start of every unit's memory that something else takes.
+        loaded: for every map the lines that are read from DRAM.
+    """
+
+    scenes: tuple[Scene, ...]
+    plots: tuple[Plot, ...]
+    reserved: tuple[int, ...]
+    groups: tuple[Grouping | None, ...]
+    loaded: Mapping[int, int]
+
+    def of_segment(self, segment: int) -> tuple[Scene, ...]:
+        """The sections of a segment."""
+        return self._by_segment.get(segment, ())
+
+    def begins(self, segment: int) -> int:
+        """The number of a segment's first section."""
+        return self._first[segment]
+
+    @cached_property
+    def _first(self) -> dict[int, int]:
+        out: dict[int, int] = {}
+        for number, scene in enumerate(self.scenes):
+            out.setdefault(scene.segment, number)
+        return out
+
+    @cached_property
+    def _by_segment(self) -> dict[int, tuple[Scene, ...]]:
+        return {number: tuple(scenes) for number, scenes in groupby(self.scenes, key=lambda scene: scene.segment)}
+
+
+def lives(steps: Steps, chip: Chip, segments: Sequence[Segment], alone: Sequence[tuple[int, int]]) -> Lives:
+    """Goes through a plan.
+
+    Args:
+        alone: for every position the DRAM bytes of its layer by itself, and the bytes of feature maps in a unit.
+    """
+    return _Gathering(steps, chip, segments, alone).all()
+
+
+@dataclass
+class _Gathering:
+    steps: Steps
+    chip: Chip
+    segments: Sequence[Segment]
+    alone: Sequence[tuple[int, int]]
+    scenes: list[Scene] = field(default_factory=list[Scene])
+    plots: list[Plot] = field(default_factory=list[Plot])
+    reserved: list[int] = field(default_factory=list[int])
+    groups: list[Grouping | None] = field(default_factory=list["Grouping | None"])
+    rows: dict[tuple[int, int], Rows] = field(default_factory=dict[tuple[int, int], Rows])
+    loaded: dict[int, int] = field(default_factory=dict[int, int])
+
+    def all(self) -> Lives:
+        before = self._before()
+        for number, segment in enumerate(self.segments):
+            self._drop(before[number])
+            if isinstance(segment, Alone):
+                self._alone(number, segment)
+            else:
+                self._strips(number, segment)
+        return Lives(tuple(self.scenes), tuple(self.plots), tuple(self.reserved), tuple(self.groups), dict(self.loaded))
+
+    def _before(self) -> list[dict[int, int]]:
+        """For every segment the lines of every map that are on chip when it starts."""
+        out: list[dict[int, int]] = [{} for _ in self.segments]
+        wanted: dict[int, int] = {}
+        for number in reversed(range(len(self.segments))):
+            segment = self.segments[number]
+            if isinstance(segment, Strips):
+                wanted = {m: kept(self.steps.maps[m].lines, self.chip.units, each) for m, each in segment.entering}
+            out[number] = wanted
+        return out
+
+    @property
+    def _now(self) -> int:
+        return len(self.scenes)
+
+    def _plot(self, unit: int, words: int, pixel: int) -> Plot:
+        plot = Plot(unit, self._now, self._now, words, pixel)
+        self.plots.append(plot)
+        return plot
+
+    def _drop(self, stay: Mapping[int, int]) -> None:
+        """Between two segments: rows that nobody wants any more, and copies of rows that have their home elsewhere."""
+        for (m, unit), rows in list(self.rows.items()):
+            lines = stay.get(m, 0) & home(self.steps.maps[m].lines, self.chip.units, unit)
+            left = {line: plot for line, plot in rows.items() if lines >> line & 1}
+            if left:
+                self.rows[m, unit] = left
+            else:
+                del self.rows[m, unit]
+
+    def _held(self) -> tuple[Plot, ...]:
+        found = tuple(plot for rows in self.rows.values() for plot in rows.values())
+        for plot in found:
+            plot.end = self._now
+        return found
+
+    def _alone(self, number: int, segment: Alone) -> None:
+        self.groups.append(None)
+        position = segment.position
+        word = self.chip.machine.word_bytes
+        for m in dict.fromkeys(self.steps.reads[position]):
+            self.loaded[m] = self.loaded.get(m, 0) | self.steps.touched(position, m)
+        held = self._held()
+        self.scenes.append(Scene(number, None, None, held=held))
+        self.reserved.append(-(-self.alone[position][1] // word))
+
+    def _strips(self, number: int, segment: Strips) -> None:
+        grouping = grouped(self.steps, self.chip, segment.first, segment.stop)
+        assert grouping is not None
+        self.groups.append(grouping)
+        local, units = grouping.local, self.chip.units
+        entering = {local[m]: kept(self.steps.maps[m].lines, units, each) for m, each in segment.entering if m in local}
+        leaving = {
+            local[m]: kept(self.steps.maps[m].lines, units, each) & self.steps.wanted(m, segment.stop)
+            for m, each in segment.leaving
+            if m in local
+        }
+        for event in run(walk(grouping.group, segment.bounds), entering, leaving, record=True).events:
+            self._section(number, grouping, event)
+
+    def _section(self, number: int, grouping: Grouping, event: Event) -> None:
+        section, maps = event.section, grouping.maps
+        step = self.steps.steps[grouping.numbers[section.step]]
+        out = step.map
+        fetched = tuple(self._fetch(event, grouping))
+        for m, unit, lines in event.over:
+            rows, mine = self.rows[maps[m], unit], self.rows.setdefault((out, unit), {})
+            mine.update({line: rows[line] for line in lines_of(lines)})
+        for unit, lines in event.rows:
+            mine = self.rows.setdefault((out, unit), {})
+            mine.update({line: self._row(out, unit) for line in lines_of(lines)})
+        stage, sums = self._tiles(event, grouping.grains[section.step], out)
+        sent = tuple(self._sent(event, maps))
+        used = dict.fromkeys([*(maps[m] for m, _, _ in section.needs), out])
+        where = {(m, u): dict(self.rows.get((m, u), {})) for m in used for u in range(self.chip.units)}
+        self._held()
+        for m, unit, lines in event.dead:
+            mine = self.rows.get((maps[m], unit), {})
+            for line in lines_of(lines):
+                mine.pop(line, None)
+        held = tuple(plot for mine in self.rows.values() for plot in mine.values())
+        number_of_step = grouping.numbers[section.step]
+        self.scenes.append(Scene(number, number_of_step, event, fetched, sent, where, stage, sums, held))
+        self.reserved.append(-(-grouping.holding.maps // self.chip.machine.word_bytes))
+
+    def _row(self, m: int, unit: int, columns: int = 0) -> Plot:
+        plot = self._plot(unit, self.steps.maps[m].words, self.steps.maps[m].channels)
+        plot.columns = columns
+        return plot
+
+    def _sent(self, event: Event, maps: Sequence[int]) -> Iterator[Source]:
+        for m, source, target, lines in event.homing:
+            number = maps[m]
+            there = {line: self.rows[number, source][line] for line in lines_of(lines)}
+            mine = self.rows.setdefault((number, target), {})
+            here = {line: mine.get(line) or self._row(number, target) for line in there}
+            mine.update(here)
+            yield Source(number, target, lines, source, there, here)
+
+    def _fetch(self, event: Event, grouping: Grouping) -> Iterator[Source]:
+        maps = grouping.maps
+        for m, unit, lines in event.loads:
+            number = maps[m]
+            here = {line: self._row(number, unit, grouping.touched(number)) for line in lines_of(lines)}
+            self.rows.setdefault((number, unit), {}).update(here)
+            self.loaded[number] = self.loaded.get(number, 0) | lines
+            yield Source(number, unit, lines, -1, {}, here)
+        for m, source, target, lines in event.moves:
+            number = maps[m]
+            there = {line: self.rows[number, source][line] for line in lines_of(lines)}
+            here = {line: self._row(number, target, plot.columns) for line, plot in there.items()}
+            self.rows.setdefault((number, target), {}).update(here)
+            yield Source(number, target, lines, source, there, here)
+
+    def _tile(self, unit: int, words: int) -> Plot:
+        plot = self._plot(unit, words, words)
+        plot.granule = words
+        return plot
+
+    def _tiles(self, event: Event, cut: Grain, out: int) -> tuple[dict[int, Plot], dict[int, Plot]]:
+        """Room for what only passes through, tile by tile, and for accumulators."""
+        columns = self.steps.maps[out].geometry.columns
+        wide = self.chip.machine.accumulator_bytes // self.chip.machine.word_bytes
+        stage: dict[int, Plot] = {}
+        sums: dict[int, Plot] = {}
+        for unit, block in enumerate(event.section.output):
+            passing = block & ~passed_by(event, unit)
+            if passing:
+                words = passing.bit_count() * columns * cut.passing
+                stage[unit] = self._tile(unit, words)
+            if block and cut.tile < cut.bytes:
+                words = block.bit_count() * columns * cut.passing * wide
+                sums[unit] = self._tile(unit, words)
+        return stage, sums
+
+
+def passed_by(event: Event, unit: int) -> int:
+    """Lines of a unit's output that have room as rows."""
+    mask = 0
+    for u, lines in event.rows:
+        mask |= lines if u == unit else 0
+    for _, u, lines in event.over:
+        mask |= lines if u == unit else 0
+    return mask

@@ -1,0 +1,219 @@
+"""A network's plan made concrete: every section with its rows, every row in its place, every layer with its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from dnnc.chip import Chip
+from dnnc.grouping import Grouping
+from dnnc.kernels import PARAMETERS, Kernels, lay_out
+from dnnc.lives import Lives, Scene, lives
+from dnnc.placement import Unplaced, grow, place
+from dnnc.search import Figures
+from dnnc.segments import Segment
+from dnnc.steps import Step, Steps
+from dnnc.strip_regions import loaded_regions, loads, output_of, stored_regions
+from dnnc.weights import Grain, cycles
+from dnnc_runtime.tensor import bursts, elements
+
+Moved = dict[str, tuple[int, int]]
+"""Bytes (read, written) by role."""
+
+
+@dataclass(frozen=True)
+class Realized:
+    """A plan's segments with all that follows from them.
+
+    Attributes:
+        lives: its sections and rows, in their places.
+        stored: for every map the lines that go to DRAM.
+    """
+
+    steps: Steps
+    chip: Chip
+    segments: tuple[Segment, ...]
+    lives: Lives
+    stored: Mapping[int, int]
+
+    @cached_property
+    def kernels(self) -> tuple[Mapping[int, Kernels], ...]:
+        """By segment, the kernels of every step of it that runs by strips."""
+        return tuple(
+            lay_out(self.chip.machine, self.steps, grouping, self.lives.of_segment(number)) if grouping else {}
+            for number, grouping in enumerate(self.lives.groups)
+        )
+
+    @cached_property
+    def used(self) -> tuple[int, ...]:
+        """Bytes of feature maps on chip in every section, in the unit that holds most."""
+        word, count = self.chip.machine.word_bytes, len(self.lives.scenes)
+        most = list(self.lives.reserved)
+        for unit in range(self.chip.units):
+            change = [0] * (count + 1)
+            for plot in self.lives.plots:
+                if plot.unit == unit:
+                    change[plot.start] += plot.words
+                    change[plot.end + 1] -= plot.words
+            held = 0
+            for at in range(count):
+                held += change[at]
+                most[at] = max(most[at], held + self.lives.reserved[at])
+        return tuple(words * word for words in most)
+
+    def figures(self) -> dict[int, Figures]:
+        """By position what every layer that runs by strips moves, holds and takes."""
+        out: dict[int, Figures] = {}
+        for number, grouping in enumerate(self.lives.groups):
+            if grouping is not None:
+                for position, made in _shares(self, number, grouping):
+                    out[position] = _sum(out[position], made) if position in out else made
+        return out
+
+
+def realize(
+    steps: Steps, chip: Chip, segments: Sequence[Segment], alone: Sequence[tuple[int, int]]
+) -> Realized | Unplaced:
+    """Gives everything that a plan keeps on chip its place.
+
+    Args:
+        alone: for every position the DRAM bytes of its layer by itself, and the bytes of feature maps in a unit.
+
+    Returns:
+        What found no place, if the plan has to be another one.
+    """
+    made = lives(steps, chip, segments, alone)
+    words = chip.machine.memory(chip.memory).bytes // chip.machine.word_bytes
+    failure = place(made, words)
+    if failure is not None:
+        return failure
+    grow(made, words)
+    stored = {
+        m: (1 << feature.lines) - 1 if feature.must_store else made.loaded.get(m, 0)
+        for m, feature in enumerate(steps.maps)
+    }
+    return Realized(steps, chip, tuple(segments), made, stored)
+
+
+def _shares(plan: Realized, segment: int, grouping: Grouping) -> Iterator[tuple[int, Figures]]:
+    """(position, figures) of every step of a group."""
+    first = plan.lives.begins(segment)
+    for number, cut, pinned in zip(grouping.numbers, grouping.grains, grouping.holding.pinned, strict=True):
+        scenes = [(at, scene) for at, scene in enumerate(plan.lives.of_segment(segment), first) if scene.step == number]
+        kernels = plan.kernels[segment][number]
+        share = _Share(plan, plan.steps.steps[number], kernels, scenes)
+        yield share.step.position, share.figures(cut, pinned)
+
+
+@dataclass
+class _Share:
+    """What one step of a group moves, holds and takes."""
+
+    plan: Realized
+    step: Step
+    kernels: Kernels
+    scenes: Sequence[tuple[int, Scene]]
+
+    def figures(self, cut: Grain, pinned: int) -> Figures:
+        """All of it."""
+        machine, layer = self.plan.chip.machine, self.step.layer
+        payload, bus = self._kernels(cut, pinned), self._kernels_on_bus()
+        per_byte = machine.clock_hz / machine.dram.bytes_per_second
+        kernels = sum(read for read, _ in bus.values()) / max(1, len(self.scenes))
+        took = computing = 0
+        for _, scene in self.scenes:
+            self._rows(scene, payload)
+            moved = self._rows_on_bus(scene, bus)
+            work = cycles(layer.shape, cut, self.plan.chip, _blocks(scene))
+            computing += work
+            took += max(work, round((moved + kernels) * per_byte))
+        used = {memory.name: 0 for memory in machine.memories}
+        weights = machine.memory_of("weights")
+        used[weights.name] = weights.bytes
+        used[self.plan.chip.memory] = max(self.plan.used[at] for at, _ in self.scenes)
+        return Figures(payload, bus, used, {}, took, computing)
+
+    def _kernels(self, cut: Grain, pinned: int) -> Moved:
+        """Bytes of kernels and parameters: what stays once, the rest in every section."""
+        out: Moved = {}
+        if cut.each:
+            again = cut.whole - pinned * cut.each
+            out["weights"] = cut.whole + (len(self.scenes) - 1) * again, 0
+        if cut.once:
+            out["bias"] = cut.once, 0
+        return out
+
+    def _kernels_on_bus(self) -> Moved:
+        machine, layer = self.plan.chip.machine, self.step.layer
+        word, burst = machine.word_bytes, machine.dram.burst_bytes
+        views = {operand.role: operand.view for operand in layer.operands}
+        out: Moved = {}
+        for tile in self.kernels.tiles if layer.shape.kind == "array" else ():
+            times = 1 if tile.stays else len(self.scenes)
+            for channels in self.kernels.channels():
+                region = self.kernels.region(tile, channels)
+                one = -(-elements(region) * word // burst) if layer.shape.packed else bursts(
+                    views["weights"], region, word, burst
+                )  # fmt: skip
+                _add(out, "weights", one * burst * times, 0)
+        for role in PARAMETERS:
+            if role in views:
+                _add(out, "bias", bursts(views[role], self.kernels.all_planes, word, burst) * burst, 0)
+        return out
+
+    def _rows(self, scene: Scene, to: Moved) -> None:
+        """Bytes of the rows that a section loads and stores."""
+        assert scene.event is not None
+        word, maps = self.plan.chip.machine.word_bytes, self.plan.steps.maps
+        for operand, sources in loads(self.step, scene):
+            for source in sources:
+                made, columns = maps[source.map], next(iter(source.here.values())).columns
+                pixels = columns.bit_count() if columns else made.geometry.columns
+                _add(to, _role(operand.role), source.lines.bit_count() * pixels * made.channels * word, 0)
+        made, lines = maps[self.step.map], 0
+        for block in scene.event.section.output:
+            lines += (block & self.plan.stored.get(self.step.map, 0)).bit_count()
+        if lines:
+            _add(to, "output", 0, lines * made.words * word)
+
+    def _rows_on_bus(self, scene: Scene, to: Moved) -> int:
+        """The same in bursts; the bytes in both directions."""
+        machine, steps = self.plan.chip.machine, self.plan.steps
+        word, burst = machine.word_bytes, machine.dram.burst_bytes
+        total = 0
+        for operand, sources in loads(self.step, scene):
+            for region in loaded_regions(steps, operand, sources):
+                moved = bursts(operand.view, region, word, burst) * burst
+                _add(to, _role(operand.role), moved, 0)
+                total += moved
+        stored = self.plan.stored.get(self.step.map, 0)
+        for region in stored_regions(steps, self.step, scene, stored, self.kernels.tiles):
+            moved = bursts(output_of(self.step).view, region, word, burst) * burst
+            _add(to, "output", 0, moved)
+            total += moved
+        return total
+
+
+def _role(role: str) -> str:
+    return "other" if role == "second" else role
+
+
+def _add(to: Moved, role: str, read: int, written: int) -> None:
+    before = to.get(role, (0, 0))
+    to[role] = before[0] + read, before[1] + written
+
+
+def _blocks(scene: Scene) -> tuple[tuple[int, int], ...]:
+    assert scene.event is not None
+    return tuple(block for block in scene.event.section.blocks if block[1] > block[0])
+
+
+def _sum(a: Figures, b: Figures) -> Figures:
+    """The figures of both halves of a layer with a fused pool."""
+    payload, bus = dict(a.traffic), dict(a.bus)
+    for to, more in ((payload, b.traffic), (bus, b.bus)):
+        for role, (read, written) in more.items():
+            _add(to, role, read, written)
+    memory = {name: max(used, b.memory[name]) for name, used in a.memory.items()}
+    return Figures(payload, bus, memory, {}, a.cycles + b.cycles, a.compute_cycles + b.compute_cycles)

@@ -1,0 +1,72 @@
+"""How a network's layers run together: segments in execution order, and what is known of the best of such plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Scope = Literal["layerwise", "resident", "fused"]
+"""What a plan may do: nothing beyond single layers; tensors that stay on chip; groups that run by strips, too."""
+
+SCOPES: tuple[Scope, ...] = ("layerwise", "resident", "fused")
+
+
+class Alone(NamedTuple):
+    """A segment of one layer, from DRAM to DRAM (or of one node of the host)."""
+
+    position: int
+
+
+class Strips(NamedTuple):
+    """A segment of layers that run strip by strip.
+
+    Attributes:
+        first, stop: positions of its layers.
+        bounds: rows of the last step's output computed by the end of every strip.
+        entering: (map, lines of every unit's block on chip when it starts) of maps that it reads or that stay.
+        leaving: likewise when it ends.
+    """
+
+    first: int
+    stop: int
+    bounds: tuple[int, ...]
+    entering: tuple[tuple[int, int], ...]
+    leaving: tuple[tuple[int, int], ...]
+
+
+Segment = Alone | Strips
+
+
+class Best(NamedTuple):
+    """DRAM bytes of the best plan of a scope that was found, and bytes that none of its space goes below."""
+
+    bytes: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A plan for all layers together.
+
+    Attributes:
+        scope: what it may do.
+        segments: in execution order.
+        best: of every scope up to this one.
+        why: why there is nothing but single layers, if the machine is the reason.
+    """
+
+    scope: Scope
+    segments: tuple[Segment, ...]
+    best: Mapping[Scope, Best] = field(default_factory=dict[Scope, Best])
+    why: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """DRAM bytes of the plan."""
+        return self.best[self.scope].bytes
+
+    @property
+    def bound(self) -> int:
+        """Bytes that no plan of its space goes below."""
+        return self.best[self.scope].bound

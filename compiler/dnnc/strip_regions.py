@@ -1,0 +1,96 @@
+"""What a section of a group reads and writes in DRAM: lines of feature maps as regions of its operands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from dnnc.axis import rows as lines_of
+from dnnc.emit_planes import clip
+from dnnc.kernels import Tile
+from dnnc.layer import Operand
+from dnnc.lives import Scene, Source, passed_by
+from dnnc.places import Range, axis, boxes, interval
+from dnnc.steps import FeatureMap, Step, Steps
+from dnnc_runtime.tensor import Axis, Region, View, span
+
+
+def output_of(step: Step) -> Operand:
+    """A step's output."""
+    return next(operand for operand in step.layer.operands if operand.role == "output")
+
+
+def reader(step: Step, m: int) -> Operand:
+    """The operand of a step that a map belongs to."""
+    role = next(read.role for read in step.reads if m in read.maps)
+    return next(operand for operand in step.layer.operands if operand.role == role)
+
+
+def first_channel(made: FeatureMap, view: View) -> int:
+    """The channel of an operand at which a map begins."""
+    return 0 if made.why else made.first - view.offset
+
+
+def by_image(made: FeatureMap, lines: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Lines as (image, rows)."""
+    rows = made.geometry.rows
+    for image in range(made.geometry.images):
+        mask = lines >> image * rows & ((1 << rows) - 1)
+        if mask:
+            yield image, tuple(lines_of(mask))
+
+
+def channels_of(made: FeatureMap, view: View, tile: Tile | None = None) -> Iterator[tuple[int, Range, Range]]:
+    """(word in a pixel of the map, groups, channels) of a map's part of an operand, or of what a tile has of it."""
+    per_group = view.shape[4]
+    before = first_channel(made, view)
+    for box in boxes(before, made.channels, per_group):
+        part = clip(box, (tile.groups, tile.planes)) if tile else box
+        if part:
+            yield part[0][0] * per_group + part[1][0] - before, *part
+
+
+def regions(made: FeatureMap, view: View, lines: int, columns: int = 0, tile: Tile | None = None) -> Iterator[Region]:
+    """Lines of a map as regions of an operand.
+
+    Args:
+        columns: mask of columns; 0 for all.
+    """
+    across: Axis = axis(tuple(lines_of(columns))) if columns else span(0, made.geometry.columns)
+    for image, rows in by_image(made, lines):
+        for _, groups, channels in channels_of(made, view, tile):
+            yield interval((image, 1)), axis(rows), across, interval(groups), interval(channels)
+
+
+def loads(step: Step, scene: Scene) -> Iterator[tuple[Operand, tuple[Source, ...]]]:
+    """What a section loads, map by map: the operand that a map belongs to, and who gets which lines."""
+    from_dram = (source for source in scene.fetched if source.from_unit < 0)
+    for m, sources in groupby(from_dram, key=lambda source: source.map):
+        yield reader(step, m), tuple(sources)
+
+
+def loaded_regions(steps: Steps, operand: Operand, sources: Sequence[Source]) -> Iterator[Region]:
+    """The regions of what is loaded of one map."""
+    for source in sources:
+        columns = next(iter(source.here.values())).columns
+        yield from regions(steps.maps[source.map], operand.view, source.lines, columns)
+
+
+def stored_regions(steps: Steps, step: Step, scene: Scene, stored: int, tiles: Sequence[Tile]) -> Iterator[Region]:
+    """The regions of a section's output that go to DRAM: rows whole, what only passes through tile by tile."""
+    assert scene.event is not None
+    made, view = steps.maps[step.map], output_of(step).view
+    for unit, block in enumerate(scene.event.section.output):
+        rows = passed_by(scene.event, unit)
+        yield from regions(made, view, block & rows & stored)
+        for tile in tiles:
+            for _, some in _runs(block & ~rows, stored):
+                yield from regions(made, view, some, tile=tile)
+
+
+def _runs(lines: int, stored: int) -> Iterator[tuple[bool, int]]:
+    """Lines that are listed one after the other and all go to DRAM, as a mask."""
+    for goes, some in groupby(lines_of(lines), key=lambda line: bool(stored >> line & 1)):
+        mask = sum(1 << line for line in some)
+        if goes:
+            yield goes, mask

@@ -1,0 +1,104 @@
+"""Plans all layers together: the search for a scope, what it is made concrete as, and every layer's figures in it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from dnnc.chip import Chip
+from dnnc.layer import HostLayer, Lowered
+from dnnc.network import Found, Search
+from dnnc.placement import Unplaced
+from dnnc.plan import LayerPlan, Plan
+from dnnc.realize import Realized, realize
+from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Strips
+from dnnc.steps import Steps, steps_of
+
+WORK_PER_SECOND = 100_000
+"""Sections that the search goes through in a deterministic second: about as many as in one of a 3 GHz core."""
+
+ATTEMPTS = 8
+SHARE = 128
+"""Where the rows of a plan find no place, the next one leaves one more such part of the memory free."""
+
+
+@dataclass(frozen=True)
+class Together:
+    """Plans layers together.
+
+    Attributes:
+        lowered: the layers.
+        plan: each by itself.
+        fixed: names of layers that are to run by themselves, under the schedule that they have.
+        time_limit: deterministic seconds of the search.
+    """
+
+    lowered: Lowered
+    plan: Plan
+    fixed: Collection[str] = ()
+    time_limit: float = 60.0
+
+    def find(self, scope: Scope) -> tuple[Plan, Realized | None]:
+        """The best plan of a scope, made concrete; as it is if that is layer by layer."""
+        chip = Chip(self.plan.machine)
+        if scope == "layerwise" or chip.why:
+            return self.plan, None
+        steps = steps_of(self.lowered, self.fixed)
+        moved = self.plan.totals.dram_bytes
+        best: dict[Scope, Best] = {"layerwise": Best(moved, moved)}
+        found: Found | None = None
+        for wider in SCOPES[1 : SCOPES.index(scope) + 1]:
+            found = self._search(steps, chip, wider, found)
+            best[wider] = Best(found.bytes, found.bound)
+        assert found is not None
+        for attempt in range(ATTEMPTS):
+            made = realize(steps, chip, found.segments, self.alone)
+            if not isinstance(made, Unplaced):
+                best[scope] = Best(found.bytes, best[scope].bound)
+                return with_network(self.plan, Network(scope, found.segments, best), made), made
+            room = Chip(self.plan.machine, chip.bytes // SHARE * (attempt + 1))
+            found = self._search(steps, room, scope, None)
+        segments = tuple(Alone(position) for position in range(len(self.plan.layers)))
+        made = realize(steps, chip, segments, self.alone)
+        assert not isinstance(made, Unplaced)
+        best[scope] = Best(moved, best[scope].bound)
+        return with_network(self.plan, Network(scope, segments, best), made), made
+
+    def _search(self, steps: Steps, chip: Chip, scope: Scope, known: Found | None) -> Found:
+        limit = round(self.time_limit * WORK_PER_SECOND)
+        return Search(steps, chip, self.alone, scope, limit, known).find()
+
+    @property
+    def alone(self) -> list[tuple[int, int]]:
+        """For every position the DRAM bytes of its layer by itself, and its bytes of feature maps in a unit."""
+        return alone_of(self.plan)
+
+
+def alone_of(plan: Plan) -> list[tuple[int, int]]:
+    """For every position the DRAM bytes of its layer by itself, and its bytes of feature maps in a unit."""
+    memory = plan.machine.memory_of("output").name
+    out: list[tuple[int, int]] = []
+    for layer in plan.layers:
+        if isinstance(layer, HostLayer):
+            out.append((0, 0))
+        else:
+            out.append((layer.by_itself.dram_bytes, layer.by_itself.memory[memory]))
+    return out
+
+
+def with_network(plan: Plan, network: Network, made: Realized) -> Plan:
+    """A plan with the figures that its layers have when they run together."""
+    figures = made.figures()
+    strips = {
+        position: len(segment.bounds)
+        for segment in network.segments
+        if isinstance(segment, Strips)
+        for position in range(segment.first, segment.stop)
+    }
+    layers: list[LayerPlan | HostLayer] = []
+    for position, layer in enumerate(plan.layers):
+        if isinstance(layer, LayerPlan) and position in figures:
+            own = layer.by_itself
+            layer = replace(layer, figures=figures[position], strips=strips[position], alone=own)
+        layers.append(layer)
+    return replace(plan, layers=tuple(layers), network=network)
