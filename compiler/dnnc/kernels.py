@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -58,6 +58,12 @@ class Kernels:
     buffers: tuple[int, ...]
     room: int
     stays: int
+    _known: dict[tuple[object, ...], tuple[Piece, ...]] = field(
+        default_factory=dict[tuple[object, ...], "tuple[Piece, ...]"], compare=False, repr=False
+    )
+    _planes: dict[tuple[object, ...], list[tuple[Range, Range]]] = field(
+        default_factory=dict[tuple[object, ...], "list[tuple[Range, Range]]"], compare=False, repr=False
+    )
 
     @cached_property
     def dealt(self) -> Dealt:
@@ -126,22 +132,28 @@ class Kernels:
     def load(self, tile: Tile, channels: Range, turn: int) -> tuple[Load, int]:
         """The load of a tile's kernels, and the word that it goes to: the buffers take turns."""
         base = tile.base if tile.stays else self.buffers[turn % len(self.buffers)]
-        pieces = [
-            self._kernels(instances, base, at, box, channels)
-            for instances, boxes in self._shares(tile, self._levels[0])
-            for at, box in _numbered(boxes)
-        ]
+        key = "load", tile, channels, base
+        if key not in self._known:
+            self._known[key] = tuple(
+                self._kernels(instances, base, at, box, channels)
+                for instances, boxes in self._shares(tile, self._levels[0])
+                for at, box in _numbered(boxes)
+            )
         memory = self.machine.memory_of("weights").name
         whole = self.region(tile, channels)
-        return Load("weights", memory, "word", (whole,), tuple(pieces), self.layer.shape.packed), base
+        return Load("weights", memory, "word", (whole,), self._known[key], self.layer.shape.packed), base
 
     def pieces(self, tile: Tile, channels: Range, base: int, row: int) -> tuple[Piece, ...]:
         """The kernels of a tile in the memories of one unit of rows."""
-        return tuple(
-            self._kernels((instance,), base, at, box, channels)
-            for instance, boxes in self._of_row(tile, self._levels[0], row)
-            for at, box in _numbered(boxes)
-        )
+        # Every strip uses the same kernels at the same places: pieces that are one object are checked quickly.
+        key = tile, channels, base, row
+        if key not in self._known:
+            self._known[key] = tuple(
+                self._kernels((instance,), base, at, box, channels)
+                for instance, boxes in self._of_row(tile, self._levels[0], row)
+                for at, box in _numbered(boxes)
+            )
+        return self._known[key]
 
     def load_parameters(self) -> Iterator[Load]:
         """Loads of all parameters."""
@@ -157,11 +169,14 @@ class Kernels:
 
     def parameter_pieces(self, role: Role, tile: Tile, row: int) -> tuple[Piece, ...]:
         """The parameters of a tile in the memories of one unit of rows."""
-        return tuple(
-            self._parameter((instance,), role, tile, at, box)
-            for instance, boxes in self._of_row(tile, self._levels[1], row)
-            for at, box in _numbered(boxes)
-        )
+        key = role, tile, row
+        if key not in self._known:
+            self._known[key] = tuple(
+                self._parameter((instance,), role, tile, at, box)
+                for instance, boxes in self._of_row(tile, self._levels[1], row)
+                for at, box in _numbered(boxes)
+            )
+        return self._known[key]
 
     def _kernels(
         self, instances: tuple[int, ...], base: int, at: int, box: tuple[Range, Range], channels: Range
@@ -181,20 +196,31 @@ class Kernels:
     def _shares(self, tile: Tile, level: int) -> Iterator[tuple[tuple[int, ...], list[tuple[Range, Range]]]]:
         """Memories that hold the same planes of a tile, and these."""
         alike: dict[tuple[int, int], list[Unit]] = {}
-        homes = self.dealt.instances(level)
+        homes = self._homes[level]
         for unit in homes:
             alike.setdefault((unit.plane, unit.group), []).append(unit)
         for units in alike.values():
-            boxes = self.dealt.planes(units[0], level, tile.groups, tile.planes)
+            boxes = self._boxes(tile, level, units[0])
             if boxes:
                 yield tuple(homes[unit] for unit in units), boxes
 
     def _of_row(self, tile: Tile, level: int, row: int) -> Iterator[tuple[int, list[tuple[Range, Range]]]]:
-        for unit, instance in self.dealt.instances(level).items():
+        for unit, instance in self._homes[level].items():
             if unit.row == row:
-                boxes = self.dealt.planes(unit, level, tile.groups, tile.planes)
+                boxes = self._boxes(tile, level, unit)
                 if boxes:
                     yield instance, boxes
+
+    def _boxes(self, tile: Tile, level: int, unit: Unit) -> list[tuple[Range, Range]]:
+        """The planes of a tile that a unit has: units of different rows have the same."""
+        key = tile.groups, tile.planes, level, unit.plane, unit.group
+        if key not in self._planes:
+            self._planes[key] = self.dealt.planes(unit, level, tile.groups, tile.planes)
+        return self._planes[key]
+
+    @cached_property
+    def _homes(self) -> dict[int, dict[Unit, int]]:
+        return {level: self.dealt.instances(level) for level in self._levels}
 
 
 def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence[Scene]) -> dict[int, Kernels]:
