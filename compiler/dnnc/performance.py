@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
+from math import ceil
 from operator import add
 from typing import Any
 
@@ -16,7 +17,7 @@ from dnnc.schedule import Dim, Schedule, deals
 from dnnc.space import locate
 from dnnc.traffic import compulsory
 from dnnc_runtime.machine import Machine
-from dnnc_runtime.time_shares import Shares
+from dnnc_runtime.time_shares import Shares, Time
 from dnnc_runtime.timeline import Timing
 
 CLOSE = 0.02
@@ -30,7 +31,8 @@ class Performance:
     Attributes:
         machine: that it runs on.
         cycles: in the timeline; shares: what they are spent on.
-        closed_form, floor: cycles of the closed form, and a bound that no schedule of the layer beats.
+        closed_form: cycles of the closed form.
+        floor: a bound that no schedule of the layer beats; where it runs with others, of what it computes alone.
         ops: operations on valid taps, two for each multiply-accumulate.
         dram_bytes: payload.
     """
@@ -80,22 +82,48 @@ class Performance:
         return self.closed_form / self.cycles - 1 if self.cycles else 0.0
 
 
-def layer_performance(plan: LayerPlan, machine: Machine, timing: Timing) -> Performance:
-    """The time of one layer of the array."""
-    time = timing.times[timing.sections.index(plan.name)]
-    figures = plan.figures
-    floor = floor_cycles(plan.layer.shape, machine)
+def layer_times(plan: Plan, timing: Timing) -> Mapping[str, tuple[Time, ...]]:
+    """The times of every layer's sections, by its name: many where it runs by strips, two more for a fused pool."""
+    found: dict[str, list[Time]] = {}
+    for section, time in zip(timing.sections, timing.times, strict=True):
+        found.setdefault(plan.layer_of(section), []).append(time)
+    return {name: tuple(times) for name, times in found.items()}
+
+
+def sum_of(times: Sequence[Time]) -> Time:
+    """Some sections as if they were one, which starts with the first."""
+    shares = reduce(add, (time.shares for time in times), Shares())
+    cycles, busy, channel = (sum(getattr(time, what) for time in times) for what in ("cycles", "busy", "channel"))
+    return Time(times[0].start, cycles, busy, channel, shares)
+
+
+def layer_performance(plan: LayerPlan, machine: Machine, times: Sequence[Time]) -> Performance:
+    """The time of one layer of the array, given those of its sections."""
+    time, figures = sum_of(times), plan.figures
+    floor = floor_cycles(plan.layer.shape, machine, moving=not plan.strips)
     return Performance(machine, time.cycles, time.shares, figures.cycles, floor, plan.valid_ops, figures.dram_bytes)
 
 
 def performances(plan: Plan, timing: Timing) -> dict[str, Performance]:
     """The time of every layer of the array, by name."""
-    return {layer.name: layer_performance(layer, plan.machine, timing) for layer in plan.on_array}
+    times = layer_times(plan, timing)
+    return {layer.name: layer_performance(layer, plan.machine, times[layer.name]) for layer in plan.on_array}
 
 
-def total(machine: Machine, layers: Iterable[Performance]) -> Performance:
+def total(plan: Plan, layers: Iterable[Performance]) -> Performance:
     """All layers one after the other."""
-    return reduce(add, layers, Performance(machine, 0.0, Shares(), 0, 0, 0, 0))
+    machine = plan.machine
+    found = reduce(add, layers, Performance(machine, 0.0, Shares(), 0, 0, 0, 0))
+    return replace(found, floor=plan_floor(plan)) if plan.network else found
+
+
+def plan_floor(plan: Plan) -> int:
+    """Cycles that no plan beats whose layers run together: of the array, or of the fewest bytes on the channel."""
+    machine, network = plan.machine, plan.network
+    on_array = (layer.layer.shape for layer in plan.on_array if layer.layer.shape.kind == "array")
+    computing = sum(floor_cycles(shape, machine, moving=False) for shape in on_array)
+    moved = network.bound if network else plan.totals.compulsory_bytes
+    return max(computing, ceil(moved * machine.clock_hz / machine.dram.bytes_per_second))
 
 
 def frames_per_second(plan: Plan, all_layers: Performance) -> float:
@@ -104,8 +132,12 @@ def frames_per_second(plan: Plan, all_layers: Performance) -> float:
     return images / all_layers.seconds if all_layers.cycles else 0.0
 
 
-def floor_cycles(shape: Shape, machine: Machine) -> int:
-    """Cycles that no schedule beats: of the array with everything in one tile, or of compulsory traffic."""
+def floor_cycles(shape: Shape, machine: Machine, moving: bool = True) -> int:
+    """Cycles that no schedule beats: of the array with everything in one tile, or of compulsory traffic.
+
+    Args:
+        moving: whether compulsory traffic counts, which it does unless other layers keep it on chip.
+    """
     least: list[int] = []
     whole = replace(shape, pool=None)
     for deal in deals(shape, machine):
@@ -113,7 +145,8 @@ def floor_cycles(shape: Shape, machine: Machine) -> int:
         order: tuple[Dim, ...] = ("y",) if shape.n > 1 else ()
         model, tiles = locate(whole, machine, Schedule(deal.mode, y, x, shape.k, shape.c, shape.g, order))
         form = ClosedForm(model)
-        least.append(max(int(form.compute(tiles)), int(form.transfer(compulsory(shape, machine)))))
+        transfer = int(form.transfer(compulsory(shape, machine))) if moving else 0
+        least.append(max(int(form.compute(tiles)), transfer))
     return min(least)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dnnc.layer import HostLayer, Lowered
     from dnnc.numeric import System, Values, Verification
     from dnnc.planning import Planner, Progress
+    from dnnc.realize import Realized
     from dnnc_runtime.program import Program
     from dnnc_runtime.timeline import Timing
 
@@ -59,6 +60,21 @@ class Compilation:
         from dnnc_runtime.timeline import timeline
 
         return timeline(self.program)
+
+    @cached_property
+    def realized(self) -> Realized | None:
+        """What is on chip in every section, and where; None if every layer runs by itself."""
+        from dnnc.chip import Chip
+        from dnnc.realize import Realized, realize
+        from dnnc.steps import steps_of
+        from dnnc.together import alone_of
+
+        if self.plan.network is None:
+            return None
+        steps = steps_of(self.lowered, fixed_layers(self.lowered, self.machine, self.constraints))
+        made = realize(steps, Chip(self.machine), self.plan.network.segments, alone_of(self.plan))
+        assert isinstance(made, Realized)
+        return made
 
     @property
     def layers(self) -> tuple[LayerPlan | HostLayer, ...]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
+from dnnc.chip import Chip
 from dnnc.grid import Grid
 from dnnc.layer import HostLayer, Layer, Shape
 from dnnc.performance import CLOSE, Performance, frames_per_second, performances, total
 from dnnc.plan import TRAFFIC_ROLES, LayerPlan, Plan
+from dnnc.realize import Realized
 from dnnc.search import Proof
-from dnnc.summary import tile_sizes
+from dnnc.segments import Best, Scope
+from dnnc.summary import groups, layerwise_cycles, tile_sizes
 from dnnc_runtime.machine import Machine, Memory
 from dnnc_runtime.program import Window
 from dnnc_runtime.time_shares import SHARES
@@ -24,6 +27,8 @@ LEGEND = (
     " c: input channels per group",
     "loops: outermost first, loop:trips x largest tile; factor: of the compulsory bytes;"
     " proof: what shows that no schedule is better",
+    "strips: the layers of a group run in turn, some rows at a time, and hand rows on without DRAM: such a layer may"
+    " move less than its compulsory bytes",
 )
 """Explains the columns of the table of layers."""
 
@@ -59,12 +64,20 @@ def plural(count: int, noun: str) -> str:
 # -- layers --------------------------------------------------------------------------------------------------------
 
 
-def layers_grid(plan: Plan, timing: Timing | None = None) -> Grid:
-    """A line for each layer of the array: what it is, its schedule, its bytes and the proof; its time, if known."""
+def layers_grid(plan: Plan, timing: Timing | None = None, made: Realized | None = None) -> Grid:
+    """A line for each layer of the array: what it is, its schedule, its bytes and the proof; its time, if known.
+
+    Args:
+        made: the plan made concrete, for the modes of layers that run by strips.
+    """
     headings: tuple[str, ...] = (
         *("layer", "operator", "output", "c", "kernel", "mode", "loops", "DRAM MB", "factor", "proof"),
     )
-    rows: list[tuple[str, ...]] = [_layer_row(layer) for layer in plan.on_array]
+    runs = {layer.name: (layer.schedule.mode, loops(layer)) for layer in plan.on_array}
+    for group in groups(plan):
+        runs.update({name: ("-", f"strips {len(group.rows)} of group {group.number}") for name in group.layers})
+    runs.update({name: (mode, runs[name][1]) for name, mode in modes(made).items()} if made else {})
+    rows: list[tuple[str, ...]] = [_layer_row(layer, *runs[layer.name]) for layer in plan.on_array]
     text = {"layer", "operator", "output", "kernel", "mode", "loops", "proof", "bound by"}
     if timing:
         headings += ("ms", "bound by")
@@ -74,17 +87,27 @@ def layers_grid(plan: Plan, timing: Timing | None = None) -> Grid:
     return Grid(headings, tuple(rows), frozenset(text), frozenset({"layer", "loops"}))
 
 
-def _layer_row(plan: LayerPlan) -> tuple[str, ...]:
+def modes(made: Realized) -> Mapping[str, str]:
+    """By name the mode of every layer that runs by strips; that of its main operation, where a pool is fused."""
+    found: dict[str, str] = {}
+    for kernels in made.kernels:
+        for number, of in kernels.items():
+            if number == made.steps.at[made.steps.steps[number].position][0]:
+                found[of.layer.name] = of.cut.deal.mode
+    return found
+
+
+def _layer_row(plan: LayerPlan, mode: str, runs: str) -> tuple[str, ...]:
     shape, dram = plan.layer.shape, plan.figures.dram_bytes
     return (
         plan.name,
         operator(plan),
         *_extents(shape),
-        plan.schedule.mode,
-        loops(plan),
+        mode,
+        runs,
         megabytes(dram),
         factor(dram, plan.compulsory_bytes),
-        proof_word(plan.proof),
+        "-" if plan.strips else proof_word(plan.proof),
     )
 
 
@@ -173,7 +196,8 @@ def totals_lines(plan: Plan, timing: Timing) -> tuple[str, ...]:
     moved = f"{megabytes(t.dram_read_bytes)} MB read + {megabytes(t.dram_write_bytes)} MB written"
     facts = [
         ("DRAM", f"{megabytes(t.dram_bytes)} MB = {moved}"),
-        ("", factors),
+        ("", factors + (" of the layers by themselves" if plan.network else "")),
+        *_plan_lines(plan),
         ("on bus", f"{megabytes(t.bus_bytes)} MB in bursts of {machine.dram.burst_bytes} B"),
         ("work", f"{t.macs / 1e9:,.3f} GMAC; {t.valid_ops / 1e9:,.3f} Gop where padding is not multiplied"),
         *_time_lines(plan, timing),
@@ -184,10 +208,39 @@ def totals_lines(plan: Plan, timing: Timing) -> tuple[str, ...]:
     return tuple(f"{name:<10} {fact}" for name, fact in facts)
 
 
+def _plan_lines(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The bytes of the plan, and of the best ones that may do less; how far each is from its bound."""
+    network = plan.network
+    if network is None:
+        why = Chip(plan.machine).why
+        if why:
+            yield "plan", f"layer by layer: {why}"
+        return
+    mine = network.best[network.scope]
+    yield "plan", f"{network.scope}: {megabytes(mine.bytes)} MB, {_minimal(plan, network.scope, mine)}"
+    for word, scope in zip(("against", ""), reversed([s for s in network.best if s != network.scope]), strict=False):
+        of = network.best[scope]
+        less = f"this is {factor(mine.bytes, of.bytes)} x as much"
+        yield word, f"{scope}: {megabytes(of.bytes)} MB, {_minimal(plan, scope, of)}; {less}"
+
+
+def _minimal(plan: Plan, scope: Scope, best: Best) -> str:
+    """Whether nothing of a scope moves fewer bytes, or how far the bound is."""
+    if scope == "layerwise" and not all(_fewest(layer.proof) for layer in plan.on_array):
+        return "every layer under its own schedule"
+    if best.bound == best.bytes:
+        return "proven minimal"
+    return f"at most {100 * (best.bytes - best.bound) / best.bytes:.2g} % from the least ({megabytes(best.bound)} MB)"
+
+
+def _fewest(proof: Proof) -> bool:
+    return proof.status == "optimal" and proof.quantity == "bytes"
+
+
 def _time_lines(plan: Plan, timing: Timing) -> Iterator[tuple[str, str]]:
     """The time in the timeline, what it is spent on, and how far the closed form and the least that it could be are."""
     by_layer = performances(plan, timing)
-    of = total(plan.machine, by_layer.values())
+    of = total(plan, by_layer.values())
     rates = f"{frames_per_second(plan, of):,.1f} frames/s, {of.ops_per_second / 1e9:,.1f} Gop/s"
     yield (
         "time",
@@ -198,7 +251,12 @@ def _time_lines(plan: Plan, timing: Timing) -> Iterator[tuple[str, str]]:
     far = sum(abs(layer.off) > CLOSE for layer in by_layer.values())
     form = f"{of.closed_form:,} cycles ({100 * of.off:+.2f} %), {plural(far, 'layer')} off by more than 2 %"
     yield "predicted", f"in closed form {form}"
-    yield "", f"no schedule is faster than {of.floor:,} cycles: this takes {factor(int(of.cycles), of.floor)} x as long"
+    what = "plan" if plan.network else "schedule"
+    yield "", f"no {what} is faster than {of.floor:,} cycles: this takes {factor(int(of.cycles), of.floor)} x as long"
+    if plan.network:
+        own = layerwise_cycles(plan)
+        alone = f"layer by layer, {own:,} cycles in closed form = {1e3 * own / plan.machine.clock_hz:,.2f} ms"
+        yield "", f"{alone}: this takes {of.cycles / own if own else 0:.4f} x as long"
 
 
 def shares_lines(of: Performance) -> list[str]:
@@ -225,6 +283,10 @@ def verdict(plan: Plan) -> str:
     proven = sum(layer.proof.status == "optimal" for layer in plan.on_array)
     count = len(plan.on_array)
     word = "all proven optimal" if proven == count else f"{proven} proven optimal, {count - proven} not"
+    found = groups(plan)
+    if plan.network:
+        inside = sum(len(group.layers) for group in found)
+        word += f" by themselves; {inside:,} of them in {plural(len(found), 'group')}" if found else " by themselves"
     return f"{plan.machine.name}, objective {plan.objective}: {plural(count, 'layer')} on the array, {word}"
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from dnnc.axis import Cut
 from dnnc.layer import HostLayer, Shape
 from dnnc.performance import frames_per_second, performance_data, performances, total
 from dnnc.plan import LayerPlan, Plan
+from dnnc.realize import Realized
 from dnnc.schedule import Schedule
 from dnnc.search import Proof
+from dnnc.segments import Strips
+from dnnc.strips import kept
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.timeline import Timing
 
@@ -18,25 +23,99 @@ Data = dict[str, Any]
 """What ``json.dumps`` takes."""
 
 
-def plan_data(plan: Plan) -> Data:
-    """Status, totals, layers and host nodes of a plan. Bytes are DRAM payload unless named otherwise."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Consecutive layers that run together by strips.
+
+    Attributes:
+        number: from 1, in execution order; ``segment``: its number among all segments.
+        strips: how it runs.
+        layers: their names.
+    """
+
+    number: int
+    segment: int
+    strips: Strips
+    layers: tuple[str, ...]
+
+    @property
+    def rows(self) -> tuple[tuple[int, int], ...]:
+        """For every strip its (first, stop) rows of the last layer's output."""
+        return tuple(pairwise((0, *self.strips.bounds)))
+
+
+def groups(plan: Plan) -> tuple[Group, ...]:
+    """The groups of a plan in execution order."""
+    segments = plan.network.segments if plan.network else ()
+    by_strips = ((i, segment) for i, segment in enumerate(segments) if isinstance(segment, Strips))
+    return tuple(
+        Group(number, i, strips, tuple(layer.name for layer in plan.layers[strips.first : strips.stop]))
+        for number, (i, strips) in enumerate(by_strips, 1)
+    )
+
+
+def plan_data(plan: Plan, made: Realized | None = None) -> Data:
+    """Status, totals, layers and host nodes of a plan. Bytes are DRAM payload unless named otherwise.
+
+    Args:
+        made: the plan made concrete, for what is on chip between groups.
+    """
     return {
         "status": plan.status,
         "objective": str(plan.objective),
         "target": {"name": plan.machine.name, "digest": plan.machine.digest},
         "totals": asdict(plan.totals),
+        "network": network_data(plan, made),
         "layers": [layer_data(layer) for layer in plan.on_array],
         "host": [host_data(layer) for layer in plan.on_host],
     }
 
 
-def compiled_data(plan: Plan, timing: Timing) -> Data:
+def compiled_data(plan: Plan, timing: Timing, made: Realized | None = None) -> Data:
     """The same with the time of every layer and of all of them."""
-    data, times = plan_data(plan), performances(plan, timing)
-    of = total(plan.machine, times.values())
+    data, times = plan_data(plan, made), performances(plan, timing)
+    of = total(plan, times.values())
     time = {**performance_data(of), "frames_per_s": frames_per_second(plan, of)}
     layers = [{**layer, "time": performance_data(times[layer["name"]])} for layer in data["layers"]]
     return {**data, "totals": {**data["totals"], "time": time}, "layers": layers}
+
+
+def network_data(plan: Plan, made: Realized | None = None) -> Data | None:
+    """How layers run together; None if every one runs by itself."""
+    network = plan.network
+    if network is None:
+        return None
+    found = groups(plan)
+    data: Data = {
+        "scope": network.scope,
+        "best": {scope: best._asdict() for scope, best in network.best.items()},
+        "layer_by_layer_cycles": layerwise_cycles(plan),
+        "groups": [
+            {"number": group.number, "layers": group.layers, "strips": [list(rows) for rows in group.rows]}
+            for group in found
+        ],
+    }
+    if made:
+        for entry, group in zip(data["groups"], found, strict=True):
+            entry["entering"] = _rows(made, group.strips.entering)
+            entry["leaving"] = _rows(made, group.strips.leaving)
+        size = made.chip.machine.memory(made.chip.memory).bytes
+        data["memory"] = {"name": made.chip.memory, "bytes": size, "peak_bytes": max(made.used, default=0)}
+    return data
+
+
+def _rows(made: Realized, on_chip: Iterable[tuple[int, int]]) -> list[Data]:
+    """What is on chip before or after a group: value by value the rows of how many."""
+    found = ((made.steps.maps[m], each) for m, each in on_chip)
+    return [
+        {"value": m.value, "rows": kept(m.lines, made.chip.units, each).bit_count(), "of": m.lines}
+        for m, each in found
+    ]
+
+
+def layerwise_cycles(plan: Plan) -> int:
+    """Cycles of the closed form of every layer under its own schedule."""
+    return sum(layer.by_itself.cycles for layer in plan.on_array)
 
 
 def layer_data(plan: LayerPlan) -> Data:
@@ -51,6 +130,7 @@ def layer_data(plan: LayerPlan) -> Data:
         "pool": asdict(layer.shape.pool) if layer.shape.pool else None,
         **_schedule(plan.schedule, layer.shape),
         "dataflow": plan.dataflow,
+        "strips": plan.strips,
         "fused": plan.fused,
         "traffic": {role: {"read": read, "write": write} for role, (read, write) in plan.traffic.items()},
         "dram_bytes": figures.dram_bytes,
@@ -63,7 +143,20 @@ def layer_data(plan: LayerPlan) -> Data:
         "compute_cycles": figures.compute_cycles,
         "memory": dict(figures.memory),
         "residents": dict(figures.residents),
+        "by_itself": _by_itself(plan) if plan.strips else None,
         "proof": _proof(plan.proof),
+    }
+
+
+def _by_itself(plan: LayerPlan) -> Data:
+    """What a layer that runs by strips moves, holds and takes under its own schedule."""
+    own = plan.by_itself
+    return {
+        "dram_bytes": own.dram_bytes,
+        "bus_bytes": own.bus_bytes,
+        "cycles": own.cycles,
+        "compute_cycles": own.compute_cycles,
+        "memory": dict(own.memory),
     }
 
 

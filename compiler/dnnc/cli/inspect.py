@@ -82,7 +82,7 @@ def _array_layer(screen: Terminal, compilation: Compilation, plan: LayerPlan, js
     from dnnc.front import front
     from dnnc.inspect_text import Inspection, layer_inspection, layer_text
     from dnnc.nest_text import transfers
-    from dnnc.performance import layer_performance
+    from dnnc.performance import layer_performance, layer_times
     from dnnc.search import runner_ups
     from dnnc.space import Limits, Space
 
@@ -93,7 +93,7 @@ def _array_layer(screen: Terminal, compilation: Compilation, plan: LayerPlan, js
         plan,
         machine,
         transfers(plan, section, machine),
-        layer_performance(plan, machine, compilation.timing),
+        layer_performance(plan, machine, layer_times(compilation.plan, compilation.timing)[plan.name]),
         runner_ups(shape, machine, plan.schedule, limits),
         front(Space(shape, machine, limits)),
     )
