@@ -8,9 +8,20 @@ from dataclasses import asdict, dataclass, replace
 from dnnc.front import Front
 from dnnc.layer import Layer
 from dnnc.nest_text import Transfer, nest_lines
+from dnnc.network_text import Together, strips_data, strips_grid
 from dnnc.performance import Performance, performance_data
 from dnnc.plan import LayerPlan
-from dnnc.report import capacity, factor, percent, plural, proof_sentence, shares_lines, window_text
+from dnnc.report import (
+    capacity,
+    factor,
+    loops,
+    modes,
+    percent,
+    plural,
+    proof_sentence,
+    shares_lines,
+    window_text,
+)
 from dnnc.search import DATAFLOWS, RunnerUp
 from dnnc.summary import Data, layer_data
 from dnnc.traffic import MEMORY_ROLE
@@ -46,16 +57,110 @@ def layer_text(seen: Inspection) -> Iterator[str]:
         yield from part
 
 
+@dataclass(frozen=True, slots=True)
+class StripInspection:
+    """What there is to see of a layer that runs by strips with others: its plan, its sections, its time."""
+
+    plan: LayerPlan
+    of: Together
+    time: Performance
+
+
+def strips_text(seen: StripInspection) -> Iterator[str]:
+    """A layer of a group for reading, line by line."""
+    plan, of = seen.plan, seen.of
+    machine = of.plan.machine
+    sections = strips_grid(of, plan).lines()
+    parts: tuple[Iterable[str], ...] = (
+        _head_of_group(plan, of),
+        ("", "rows, one section of the program after the other", *(f"  {line}" for line in sections)),
+        ("", "bytes", *_bytes_both(plan, machine)),
+        ("", "time", *_time_lines(seen.time, "no plan computes it in fewer than")),
+        (f"  by itself {plan.by_itself.cycles:,} cycles in closed form",),
+        ("", f"by itself: {loops(plan)} in mode {plan.schedule.mode}; {proof_sentence(plan.proof)}"),
+    )
+    for part in parts:
+        yield from part
+
+
+def _head_of_group(plan: LayerPlan, of: Together) -> Iterator[str]:
+    group = of.group_of(plan.name)
+    assert group is not None
+    layer, machine = plan.layer, of.plan.machine
+    yield f"{plan.name}: {layer.operator} on {machine.name}"
+    mode = modes(of.made)[plan.name]
+    others = f"{plural(len(group.layers), 'layer')}, {group.layers[0]} to {group.layers[-1]}"
+    together = others if len(group.layers) > 1 else "this layer alone, for what stays on chip"
+    used = plan.figures.memory[of.memory.name]
+    facts = {
+        **_what(plan, of.by_rows(plan.name)),
+        "mode": f"{mode} ({_spread(mode, machine)})",
+        "group": f"{group.number}: {together}; {plural(len(group.rows), 'strip')}",
+        "kernels": of.layer_kernels(plan.name),
+        "memory": f"{of.memory.name}: {used:,} B of {of.memory.bytes:,} B at most while it runs, by all that is there",
+    }
+    yield from (f"  {name:<9} {fact}" for name, fact in facts.items() if fact)
+
+
+def _what(plan: LayerPlan, layer: Layer) -> dict[str, str]:
+    """Nodes, extents and windows of a layer, as it is run."""
+    return {
+        "nodes": ", ".join(layer.nodes) or "none: a copy",
+        "extents": _extents(layer),
+        "rows": window_text(layer.shape.y),
+        "columns": window_text(layer.shape.x),
+        "fused": ", ".join(plan.fused).replace("_", " "),
+    }
+
+
+def _spread(mode: str, machine: Machine) -> str:
+    spread = next(made.spread for made in machine.modes if made.name == mode)
+    return ", ".join(f"{d} over {level.name}" for d, level in zip(spread, machine.levels, strict=True))
+
+
+def _bytes_both(plan: LayerPlan, machine: Machine) -> Iterator[str]:
+    """By tensor what the layer moves in the plan, and what it would by itself."""
+    mine, own = plan.figures, plan.by_itself
+    yield f"  {'':<14} {'read':>13}   {'written':>13}     {'by itself: read':>16}   {'written':>13}"
+    for role, (read, written) in plan.traffic.items():
+        alone = own.traffic.get(role, (0, 0))
+        if read or written or any(alone):
+            name = role.replace("_", " ")
+            yield f"  {name:<14} {read:>13,} B {written:>13,} B   {alone[0]:>16,} B {alone[1]:>13,} B"
+    times = factor(mine.dram_bytes, own.dram_bytes)
+    yield f"  {'total':<14} {mine.dram_bytes:>13,} B: {times} x as much as by itself ({own.dram_bytes:,} B)"
+    yield (
+        f"  {'on the bus':<14} {mine.bus_bytes:>13,} B in bursts of {machine.dram.burst_bytes} B;"
+        f" {own.bus_bytes:,} B by itself"
+    )
+
+
+def strips_inspection(seen: StripInspection) -> Data:
+    """The same for machines: the record of `compile --json` with the layer's group and sections."""
+    group = seen.of.group_of(seen.plan.name)
+    assert group is not None
+    return {
+        **layer_data(seen.plan),
+        "mode_in_group": modes(seen.of.made)[seen.plan.name],
+        "group": group.number,
+        "time": performance_data(seen.time),
+        "sections": strips_data(seen.of, seen.plan),
+    }
+
+
 def _time(seen: Inspection) -> Iterator[str]:
     """In the timeline, beside the closed form and the least that it could be."""
-    of = seen.time
+    return _time_lines(seen.time, "no schedule takes fewer than")
+
+
+def _time_lines(of: Performance, bound: str) -> Iterator[str]:
     yield (
         f"  {of.cycles:,.0f} cycles = {1e3 * of.seconds:,.3f} ms: {of.ops_per_second / 1e9:,.1f} Gop/s, efficiency"
         f" {100 * of.efficiency:.1f} %, DRAM {of.bytes_per_second / 1e9:.2f} GB/s"
     )
     yield f"  bound by {of.shares.bound}"
     yield from (f"  {line}" for line in shares_lines(of))
-    yield f"  closed form {of.closed_form:,} cycles ({100 * of.off:+.2f} %); no schedule takes fewer than {of.floor:,}"
+    yield f"  closed form {of.closed_form:,} cycles ({100 * of.off:+.2f} %); {bound} {of.floor:,}"
 
 
 def _front(seen: Inspection) -> Iterator[str]:
@@ -84,19 +189,13 @@ def _front(seen: Inspection) -> Iterator[str]:
 def _head(plan: LayerPlan, machine: Machine) -> Iterator[str]:
     layer, schedule = plan.layer, plan.schedule
     yield f"{plan.name}: {layer.operator} on {machine.name}"
-    spread = next(mode.spread for mode in machine.modes if mode.name == schedule.mode)
-    units = ", ".join(f"{d} over {level.name}" for d, level in zip(spread, machine.levels, strict=True))
     buffers = dict(zip(("input", "weights", "output"), schedule.buffers, strict=True))
     if layer.shape.kind == "vector":
         del buffers["weights"]
     double = ", ".join(role for role, held in buffers.items() if held == 2)
     facts = {
-        "nodes": ", ".join(layer.nodes) or "none: a copy",
-        "extents": _extents(layer),
-        "rows": window_text(layer.shape.y),
-        "columns": window_text(layer.shape.x),
-        "fused": ", ".join(plan.fused).replace("_", " "),
-        "mode": f"{schedule.mode} ({units})",
+        **_what(plan, layer),
+        "mode": f"{schedule.mode} ({_spread(schedule.mode, machine)})",
         "dataflow": ", ".join(plan.dataflow) or "none is stationary",
         "doubled": f"{double} (the next tile is on its way while this one is in use)" if double else "",
         "halo": "rows of two units are loaded once and moved over" if schedule.move else "",

@@ -5,7 +5,7 @@ The places follow from the schedule; the counts are read off the program's instr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -170,14 +170,15 @@ def _tiles(plan: LayerPlan, dim: Dim) -> str:
 
 def _lengths(cut: Cut) -> str:
     """The tile lengths of every unit's block: 5-4-4, or 4 x 7 where they are all equal."""
-    blocks = [_block([stop - first for first, stop in block]) for block in cut.tiles]
+    blocks = [lengths_text([stop - first for first, stop in block]) for block in cut.tiles]
     if len(blocks) == 1:
         return blocks[0]
     same = all(block == blocks[0] for block in blocks)
     return f"{blocks[0]} in each of {len(blocks)} units" if same else f"{' | '.join(blocks)} in {len(blocks)} units"
 
 
-def _block(lengths: list[int]) -> str:
+def lengths_text(lengths: Sequence[int]) -> str:
+    """Lengths one after the other, or how many of which size where these are many."""
     if not lengths:
         return "none"
     if len(set(lengths)) == 1:

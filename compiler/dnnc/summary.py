@@ -108,8 +108,7 @@ def _rows(made: Realized, on_chip: Iterable[tuple[int, int]]) -> list[Data]:
     """What is on chip before or after a group: value by value the rows of how many."""
     found = ((made.steps.maps[m], each) for m, each in on_chip)
     return [
-        {"value": m.value, "rows": kept(m.lines, made.chip.units, each).bit_count(), "of": m.lines}
-        for m, each in found
+        {"value": m.value, "rows": kept(m.lines, made.chip.units, each).bit_count(), "of": m.lines} for m, each in found
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,9 +29,12 @@ def inspect(
     quiet: Quiet = False,
     color: Color = "auto",
 ) -> None:
-    """Show an artifact's layers, or one layer's loop nest.
+    """Show an artifact's layers and what stays on chip between them, or one layer's loop nest.
 
-    With LAYER: its loops and what is loaded and stored at each, memory use, bytes, proof and runner-up dataflows.
+    Without LAYER: the layers, the groups that run by strips, who fills each memory, and why the rest goes to DRAM.
+
+    With LAYER: its loops and what is loaded and stored at each, memory use, bytes, proof and runner-up dataflows; of a
+    layer in a group its strips, and what it reads from chip and from DRAM.
     """
     with terminal(verbose, quiet, color) as screen:
         from dnnc.inspect_text import program_lines
@@ -45,9 +48,30 @@ def inspect(
         elif name is not None:
             _layer(screen, compilation, name, json)
         elif json:
-            screen.data(compilation_data(compilation))
+            screen.data(_data(compilation))
         else:
             show(screen, compilation)
+            _network(screen, compilation)
+
+
+def _network(screen: Terminal, compilation: Compilation) -> None:
+    """How layers run together, if any do."""
+    from dnnc.network_text import Together, network_lines
+
+    if compilation.realized:
+        screen.lines(["", *network_lines(Together(compilation.plan, compilation.realized))])
+
+
+def _data(compilation: Compilation) -> dict[str, Any]:
+    """Everything that `compile --json` prints, and what is on chip when."""
+    from dnnc.network_text import Together, together_data
+    from dnnc.summary import network_data
+
+    data = compilation_data(compilation)
+    if compilation.realized:
+        network = network_data(compilation.plan, compilation.realized) or {}
+        data["network"] = {**network, **together_data(Together(compilation.plan, compilation.realized))}
+    return data
 
 
 def _known(compilation: Compilation, name: str | None) -> str | None:
@@ -71,11 +95,26 @@ def _layer(screen: Terminal, compilation: Compilation, name: str, json: bool) ->
     from dnnc.summary import host_data
 
     plan = next((plan for plan in compilation.plan.on_array if plan.name == name), None)
+    if plan and plan.strips:
+        _layer_of_group(screen, compilation, plan, json)
+        return
     if plan:
         _array_layer(screen, compilation, plan, json)
         return
     host = next(layer for layer in compilation.plan.on_host if layer.name == name)
     screen.data(host_data(host)) if json else screen.grid(host_grid([host]))
+
+
+def _layer_of_group(screen: Terminal, compilation: Compilation, plan: LayerPlan, json: bool) -> None:
+    from dnnc.inspect_text import StripInspection, strips_inspection, strips_text
+    from dnnc.network_text import Together
+    from dnnc.performance import layer_performance, layer_times
+
+    assert compilation.realized
+    times = layer_times(compilation.plan, compilation.timing)[plan.name]
+    time = layer_performance(plan, compilation.machine, times)
+    seen = StripInspection(plan, Together(compilation.plan, compilation.realized), time)
+    screen.data(strips_inspection(seen)) if json else screen.lines(strips_text(seen))
 
 
 def _array_layer(screen: Terminal, compilation: Compilation, plan: LayerPlan, json: bool) -> None:
