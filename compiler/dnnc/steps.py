@@ -8,12 +8,14 @@ it was computed in reads it from DRAM.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
-from dnnc.layer import HostLayer, Layer, Lowered, Operand, Shape, dense_axes
+from dnnc.axis import touched
+from dnnc.layer import HALF, HostLayer, Layer, Lowered, Operand, Shape, dense_axes
 from dnnc_runtime.program import Kernel, Role, Tensor, Window
 from dnnc_runtime.tensor import View
 
@@ -111,15 +113,49 @@ class Steps:
     reads: tuple[tuple[int, ...], ...]
     inner: tuple[Tensor, ...]
 
+    @cached_property
+    def readers(self) -> dict[int, tuple[int, ...]]:
+        """For every map the positions that read it, ascending."""
+        out: dict[int, list[int]] = {}
+        for position, maps in enumerate(self.reads):
+            for m in dict.fromkeys(maps):
+                out.setdefault(m, []).append(position)
+        return {m: tuple(found) for m, found in out.items()}
 
-def steps_of(lowered: Lowered) -> Steps:
-    """The steps of a lowered graph."""
-    return _Builder(lowered).build()
+    def touched(self, position: int, m: int) -> int:
+        """Lines of a map that a position reads: all, if its layer cannot be run by rows."""
+        lines = (1 << self.maps[m].lines) - 1
+        mask = 0
+        for number in self.at[position]:
+            step = self.steps[number]
+            for read in step.reads:
+                if m in read.maps:
+                    for image in range(step.layer.shape.n):
+                        mask |= touched(read.rows, 0, read.rows.out) << (image * read.rows.size)
+        return mask or lines
+
+    def wanted(self, m: int, position: int) -> int:
+        """Lines of a map that positions from this one on read."""
+        mask = 0
+        for reader in self.readers.get(m, ()):
+            if reader >= position:
+                mask |= self.touched(reader, m)
+        return mask
+
+
+def steps_of(lowered: Lowered, fixed: Collection[str] = ()) -> Steps:
+    """The steps of a lowered graph.
+
+    Args:
+        fixed: names of layers that are to run by themselves.
+    """
+    return _Builder(lowered, fixed).build()
 
 
 @dataclass
 class _Builder:
     lowered: Lowered
+    fixed: Collection[str]
     maps: list[FeatureMap] = field(default_factory=list[FeatureMap])
     steps: list[Step] = field(default_factory=list[Step])
     inner: list[Tensor] = field(default_factory=list[Tensor])
@@ -148,7 +184,7 @@ class _Builder:
         return tuple(m for tensor in tensors for m in self.parts.get(tensor, []))
 
     def _layer(self, position: int, layer: Layer) -> tuple[int, ...]:
-        why = _refusal(layer, self.constant)
+        why = "its schedule is given" if layer.name in self.fixed else _refusal(layer, self.constant)
         if why:
             return self._alone(position, layer, why)
         made = [self._step(position, half) for half in halves(layer)]
@@ -219,7 +255,7 @@ class _Builder:
             # Whoever reads an input in this shape again finds the same map, which may stay once it is loaded.
             return self._add(FeatureMap(operand.value, view.tensor, view.offset, _depth(view), geometry, None))
         made = FeatureMap(
-            operand.value, view.tensor, 0, _depth(view), Geometry(*view.shape[:3], _depth(view)), None, why
+            operand.value, view.tensor, 0, _depth(view), _plain_geometry(view), None, why
         )
         self.maps.append(made)
         return len(self.maps) - 1
@@ -233,7 +269,7 @@ class _Builder:
 
     def _opaque(self, output: Operand, step: int, why: str) -> int:
         view = output.view
-        plain = Geometry(*view.shape[:3], _depth(view))
+        plain = _plain_geometry(view)
         self.maps.append(FeatureMap(output.value, view.tensor, 0, _depth(view), plain, step, why, why))
         self.parts.setdefault(view.tensor, []).append(len(self.maps) - 1)
         return len(self.maps) - 1
@@ -247,6 +283,12 @@ class _Builder:
 
 def _depth(view: View) -> int:
     return view.shape[3] * view.shape[4]
+
+
+def _plain_geometry(view: View) -> Geometry:
+    """Of a tensor that a view has to itself."""
+    n, y, x, _, _ = view.shape
+    return Geometry(n, y, x, _depth(view))
 
 
 def _plain(window: Window) -> bool:
@@ -317,7 +359,7 @@ def halves(layer: Layer) -> Iterator[Layer]:
         dense=(("input", dense_axes(flat)), ("output", dense_axes(after))),
     )  # fmt: skip
     operands = (Operand("input", name, flat), replace(output, view=after))
-    yield Layer(f"{layer.name}:pool", "Pool", (), shape, Kernel("pool", pool.y, pool.x, pool=pool), operands)
+    yield Layer(f"{layer.name}{HALF}", "Pool", (), shape, Kernel("pool", pool.y, pool.x, pool=pool), operands)
 
 
 def dense_view(tensor: str, shape: Sequence[int]) -> View:

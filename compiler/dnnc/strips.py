@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from dnnc.axis import touched
@@ -125,14 +125,14 @@ class Group:
         return {part.output: i for i, part in enumerate(self.parts)}
 
     @cached_property
-    def _readers(self) -> tuple[tuple[tuple[int, Window], ...], ...]:
-        """For every step the steps in the group that read its map, and how."""
-        out: list[list[tuple[int, Window]]] = [[] for _ in self.parts]
+    def _readers(self) -> tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]:
+        """For every step the steps in the group that read its map, and how many rows some of theirs take."""
+        out: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in self.parts]
         for i, part in enumerate(self.parts):
             for read in part.reads:
                 if read.map in self.computed:
-                    out[self.computed[read.map]].append((i, read.rows))
-        return tuple(tuple(readers) for readers in out)
+                    out[self.computed[read.map]].append((i, _reach(read.rows)))
+        return tuple(tuple(dict.fromkeys(readers)) for readers in out)
 
     def cumulative(self, bounds: Sequence[int]) -> list[list[int]]:
         """For every step the rows computed by the end of each strip, where the last step's are ``bounds``."""
@@ -144,22 +144,27 @@ class Group:
             made: list[int] = []
             for s in range(count - 1):
                 need = -(-bounds[s] * rows // last) if own else 0
-                for reader, window in self._readers[i]:
-                    need = max(need, _reached(window, out[reader][s]))
+                for reader, reach in self._readers[i]:
+                    need = max(need, reach[out[reader][s]])
                 made.append(min(rows, max(need, made[-1] if made else 0)))
             out[i] = [*made, rows]
         return out
 
     def sections(self, bounds: Sequence[int]) -> Iterator[Section]:
         """The sections in execution order."""
-        made = self.cumulative(bounds)
         turn = [0] * len(self.parts)
+        for where in self.steps(bounds):
+            yield self._section(*where, turn)
+
+    def steps(self, bounds: Sequence[int]) -> Iterator[tuple[int, int, int, int, int]]:
+        """Step, image, strip, first row and the one behind the last, in execution order."""
+        made = self.cumulative(bounds)
         for image in range(self.images):
             for strip in range(len(bounds)):
-                for i in range(len(self.parts)):
-                    first, stop = made[i][strip - 1] if strip else 0, made[i][strip]
+                for i, rows in enumerate(made):
+                    first, stop = rows[strip - 1] if strip else 0, rows[strip]
                     if stop > first:
-                        yield self._section(i, image, strip, first, stop, turn)
+                        yield i, image, strip, first, stop
 
     def _section(self, i: int, image: int, strip: int, first: int, stop: int, turn: list[int]) -> Section:
         part, units = self.parts[i], self.units
@@ -185,6 +190,28 @@ class Group:
         """For every step the maps that it may write its output over: read word for word, and as large."""
         return tuple(_overlays(part, self.sizes) for part in self.parts)
 
+    @cached_property
+    def plain(self) -> tuple[tuple[tuple[_Read, ...], tuple[int, ...], tuple[int, ...]], ...]:
+        """For every step what it reads, all its maps, and those of ``overlays``."""
+        return tuple(
+            (
+                tuple((m, rows.size, rows, _touches(rows)) for m, rows, _ in part.reads),
+                tuple(dict.fromkeys([*(read.map for read in part.reads), part.output])),
+                overlays,
+            )
+            for part, overlays in zip(self.parts, self.overlays, strict=True)
+        )
+
+
+_Read = tuple[int, int, Window, dict[int, int]]
+"""A map, its rows in one image, by which window it is read, and the rows touched, as far as they are known."""
+
+
+@lru_cache(maxsize=1024)
+def _touches(window: Window) -> dict[int, int]:
+    """For first row and the one behind the last of the output what they touch."""
+    return {}
+
 
 def _overlays(part: Part, sizes: Sequence[int]) -> tuple[int, ...]:
     # What is also read through a window is still wanted when the first planes of the output are written.
@@ -193,9 +220,10 @@ def _overlays(part: Part, sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(m for m in alike if m not in windowed))
 
 
-def _reached(window: Window, rows: int) -> int:
-    """Rows of the input, from the first, that the first rows of the output take."""
-    return touched(window, 0, rows).bit_length() if rows else 0
+@lru_cache(maxsize=1024)
+def _reach(window: Window) -> tuple[int, ...]:
+    """Rows of the input, from the first, that so many rows of the output take."""
+    return tuple(touched(window, 0, rows).bit_length() if rows else 0 for rows in range(window.out + 1))
 
 
 class Visit(NamedTuple):
@@ -212,42 +240,94 @@ class Visit(NamedTuple):
     over: tuple[tuple[int, int, tuple[int, ...]], ...]
 
 
-@dataclass(frozen=True)
-class Walk:
-    """A group's sections for one cut.
+class Turn(NamedTuple):
+    """A visit where there is one unit: masks of lines alone.
 
     Attributes:
-        visits: the sections in execution order.
-        sections: how many each step has.
-        needed: for every map the lines that the group reads.
+        output: the map computed; ``lines`` of it; ``still``: those that later sections need.
+        needs, over, ends: (map, lines) read, (map, lines needed later) that the output may be written over, and all.
+        passing, sums: bytes of a line that is only passed on, and of the accumulators of all.
     """
 
+    output: int
+    lines: int
+    still: int
+    needs: tuple[tuple[int, int], ...]
+    over: tuple[tuple[int, int], ...]
+    ends: tuple[tuple[int, int], ...]
+    passing: int
+    sums: int
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A group's sections for one cut: ``bounds`` are rows of the last step's output computed by the end of every strip."""
+
     group: Group
-    visits: tuple[Visit, ...]
-    sections: tuple[int, ...]
-    needed: dict[int, int]
+    bounds: tuple[int, ...]
+
+    @cached_property
+    def sections(self) -> tuple[int, ...]:
+        """How many sections each step has."""
+        made = self.group.cumulative(self.bounds)
+        return tuple(len({*rows} - {0}) * self.group.images for rows in made)
+
+    @cached_property
+    def needed(self) -> dict[int, int]:
+        """For every map the lines that the group reads."""
+        found: dict[int, int] = {}
+        for part in self.group.parts:
+            for m, rows, _ in part.reads:
+                for image in range(self.group.images):
+                    found[m] = found.get(m, 0) | touched(rows, 0, part.rows) << image * rows.size
+        return found
+
+    @cached_property
+    def visits(self) -> tuple[Visit, ...]:
+        """The sections in execution order."""
+        group = self.group
+        everyone: dict[int, int] = {}
+        each: dict[int, Masks] = {m: [0] * group.units for m in range(len(group.lines))}
+        visits: list[Visit] = []
+        for section in reversed(list(group.sections(self.bounds))):
+            output = group.parts[section.step].output
+            maps = dict.fromkeys([m for m, _, _ in section.needs] + [output])
+            ends = tuple((m, everyone.get(m, 0), tuple(each[m])) for m in maps)
+            over = tuple(end for m in group.overlays[section.step] for end in ends if end[0] == m)
+            visits.append(Visit(section, output, ends, over))
+            for m, u, lines in section.needs:
+                everyone[m] = everyone.get(m, 0) | lines
+                each[m][u] |= lines
+        return tuple(reversed(visits))
+
+    @cached_property
+    def turns(self) -> tuple[Turn, ...]:
+        """The same where there is one unit."""
+        group = self.group
+        later = [0] * len(group.lines)
+        turns: list[Turn] = []
+        for i, image, _, first, stop in reversed(list(group.steps(self.bounds))):
+            part, (reads, maps, overlays) = group.parts[i], group.plain[i]
+            key = first << 32 | stop
+            needs: list[tuple[int, int]] = []
+            for m, size, window, known in reads:
+                lines = known.get(key)
+                if lines is None:
+                    lines = known[key] = touched(window, first, stop)
+                needs.append((m, lines << image * size))
+            block = ((1 << (stop - first)) - 1) << (image * part.rows + first)
+            over = tuple([(m, later[m]) for m in overlays])
+            ends = tuple([(m, later[m]) for m in maps])
+            sums = (stop - first) * part.sums
+            turns.append(Turn(part.output, block, later[part.output], tuple(needs), over, ends, part.passing, sums))
+            for m, lines in needs:
+                later[m] |= lines
+        return tuple(reversed(turns))
 
 
 def walk(group: Group, bounds: Sequence[int]) -> Walk:
     """The sections of a group for one cut: rows of the last step's output computed by the end of every strip."""
-    sections = list(group.sections(bounds))
-    everyone: dict[int, int] = {}
-    each: dict[int, Masks] = {m: [0] * group.units for m in range(len(group.lines))}
-    visits: list[Visit] = []
-    for section in reversed(sections):
-        output = group.parts[section.step].output
-        maps = dict.fromkeys([m for m, _, _ in section.needs] + [output])
-        ends = tuple((m, everyone.get(m, 0), tuple(each[m])) for m in maps)
-        over = tuple(end for m in group.overlays[section.step] for end in ends if end[0] == m)
-        visits.append(Visit(section, output, ends, over))
-        for m, u, lines in section.needs:
-            everyone[m] = everyone.get(m, 0) | lines
-            each[m][u] |= lines
-    visits.reverse()
-    count = [0] * len(group.parts)
-    for section in sections:
-        count[section.step] += 1
-    return Walk(group, tuple(visits), tuple(count), everyone)
+    return Walk(group, tuple(bounds))
 
 
 @dataclass(slots=True)
@@ -255,28 +335,57 @@ class Run:
     """A group's strips gone through once.
 
     Attributes:
-        peak: bytes in the fullest unit's memory at the fullest moment; ``at``: the section of that moment.
+        peak: bytes in the fullest unit's memory at the fullest moment.
         loaded: for every map the lines loaded from DRAM.
+        whole: whether it was gone through to the end: a run may stop where there is no room for it.
     """
 
     peak: int = 0
-    at: int = 0
     loaded: dict[int, int] = field(default_factory=dict[int, int])
     events: list[Event] = field(default_factory=list[Event])
-    moments: list[Moment] = field(default_factory=list["Moment"])
+    whole: bool = True
 
 
-class Moment(NamedTuple):
-    """A section of a run.
-
-    Attributes:
-        full: bytes in every unit's memory.
-        seen: for every map that is watched the lines computed or loaded by then; ``present``: those in every unit.
-    """
-
-    full: tuple[int, ...]
-    seen: tuple[int, ...]
-    present: tuple[tuple[int, ...], ...]
+def measure(way: Walk, entering: Mapping[int, int], leaving: Mapping[int, int], room: int | None = None) -> Run:
+    """The same as ``run``, without events: it stops where more than ``room`` is taken."""
+    if way.group.units > 1:
+        return run(way, entering, leaving, room=room)
+    group, found = way.group, Run()
+    sizes, loaded = group.sizes, found.loaded
+    leave = [leaving.get(m, 0) for m in range(len(sizes))]
+    present = [entering.get(m, 0) for m in range(len(sizes))]
+    held = sum(lines.bit_count() * size for lines, size in zip(present, sizes, strict=True))
+    peak, most = held, held if room is None else room
+    for out, block, still, needs, overlays, ends, passing, sums in way.turns:
+        for m, lines in needs:
+            miss = lines & ~present[m]
+            if miss:
+                present[m] |= miss
+                held += miss.bit_count() * sizes[m]
+                loaded[m] = loaded.get(m, 0) | miss
+        left, freed = block, 0
+        for m, keep in overlays:
+            lines = present[m] & left & ~(keep | leave[m])
+            if lines:
+                left &= ~lines
+                freed += lines.bit_count() * sizes[m]
+        rows = left & (still | leave[out])
+        present[out] |= rows | (block & ~left)
+        held += rows.bit_count() * sizes[out]
+        full = held + sums + (left & ~rows).bit_count() * passing
+        if full > peak:
+            peak = full
+            if room is not None and full > most:
+                found.whole = False
+                break
+        held += freed
+        for m, keep in ends:
+            gone = present[m] & ~(keep | leave[m])
+            if gone:
+                present[m] ^= gone
+                held -= gone.bit_count() * sizes[m]
+    found.peak = peak
+    return found
 
 
 def run(
@@ -284,7 +393,7 @@ def run(
     entering: Mapping[int, int],
     leaving: Mapping[int, int],
     record: bool = False,
-    watch: Sequence[int] = (),
+    room: int | None = None,
 ) -> Run:
     """Goes through a group's sections.
 
@@ -292,143 +401,131 @@ def run(
         entering: lines of maps that are on chip when the group starts, every unit its block of each.
         leaving: lines of maps that have to be on chip when it ends; else what nobody in the group needs any more goes.
         record: whether to list what happens.
-        watch: maps to note section by section.
+        room: bytes of a unit's memory; where more is taken, the run stops.
     """
     group, found = way.group, Run()
-    seen = [0] * len(group.lines)
-    units, sizes = range(group.units), group.sizes
-    present: list[Masks] = [[0] * group.units for _ in sizes]
-    for m, mask in entering.items():
-        present[m] = [mask & home(group.lines[m], group.units, u) for u in units]
-    homes = [list(masks) for masks in present]
-    held = [sum(present[m][u].bit_count() * sizes[m] for m in entering) for u in units]
+    units = range(group.units)
+    present = [[entering.get(m, 0) & home(lines, group.units, u) for u in units] for m, lines in enumerate(group.lines)]
+    held = [sum(mine[u].bit_count() * size for mine, size in zip(present, group.sizes, strict=True)) for u in units]
     found.peak = max(held)
-    for t, (section, out, ends, overlays) in enumerate(way.visits):
-        part = group.parts[section.step]
-        loads: list[tuple[int, int, int]] = []
-        moves: list[tuple[int, int, int, int]] = []
-        for m, u, lines in section.needs:
-            miss = lines & ~present[m][u]
-            if miss:
-                _fetch(m, u, miss, present, homes, loads, moves)
-                held[u] += miss.bit_count() * sizes[m]
-        for m, _, lines in loads:
+    running = _Running(group, leaving, present, [list(masks) for masks in present], held)
+    for visit in way.visits:
+        event, full = running.through(visit)
+        found.peak = max(found.peak, full)
+        for m, _, lines in event.loads:
             found.loaded[m] = found.loaded.get(m, 0) | lines
-        stay = ends[-1][1] | leaving.get(out, 0)
-        over: list[tuple[int, int, int]] = []
+        if record:
+            found.events.append(event)
+        if room is not None and full > room:
+            found.whole = False
+            break
+    return found
+
+
+_Lines = list[tuple[int, int, int]]
+_Moves = list[tuple[int, int, int, int]]
+
+
+@dataclass(slots=True)
+class _Running:
+    """What is on chip in the course of a run.
+
+    Attributes:
+        present: of every map the lines in every unit; ``homes``: those that are not only sent there for a while.
+        held: bytes in every unit.
+    """
+
+    group: Group
+    leaving: Mapping[int, int]
+    present: list[Masks]
+    homes: list[Masks]
+    held: Masks
+
+    def through(self, visit: Visit) -> tuple[Event, int]:
+        """Goes through a section: what happens, and the bytes in the fullest unit at its fullest moment."""
+        group, section, out = self.group, visit.section, visit.output
+        loads: _Lines = []
+        moves: _Moves = []
+        for m, u, lines in section.needs:
+            miss = lines & ~self.present[m][u]
+            if miss:
+                self._fetch(m, u, miss, loads, moves)
+        over, rows, extra = self._compute(visit)
+        homing = self._to_homes(section, out) if group.units > 1 and out in self.leaving else ()
+        full = max(held + more for held, more in zip(self.held, extra, strict=True))
+        dead = self._end(visit)
+        for m, u, lines in over:
+            self.held[u] += lines.bit_count() * group.sizes[m]
+        return Event(section, tuple(loads), tuple(moves), tuple(homing), tuple(over), tuple(rows), tuple(dead)), full
+
+    def _fetch(self, m: int, unit: int, miss: int, loads: _Lines, moves: _Moves) -> None:
+        """Brings lines to a unit that needs them: from another unit that has them, else from DRAM."""
+        self.held[unit] += miss.bit_count() * self.group.sizes[m]
+        mine = self.present[m]
+        for other, theirs in enumerate(mine):
+            there = miss & theirs
+            if there and other != unit:
+                moves.append((m, other, unit, there))
+                mine[unit] |= there
+                miss &= ~there
+        if miss:
+            loads.append((m, unit, miss))
+            self.homes[m][unit] |= miss
+            mine[unit] |= miss
+
+    def _compute(self, visit: Visit) -> tuple[_Lines, list[tuple[int, int]], Masks]:
+        """Room for what is computed: over an operand, as rows, or as tiles that pass, with bytes of those."""
+        group, out = self.group, visit.output
+        part = group.parts[visit.section.step]
+        stay = visit.ends[-1][1] | self.leaving.get(out, 0)
+        over: _Lines = []
         rows: list[tuple[int, int]] = []
         extra = [0] * group.units
-        for u, block in enumerate(section.output):
-            if not block:
-                continue
-            seen[out] |= block
-            free = 0
-            for m, still, of_unit in overlays:
-                keep = (homes[m][u] & (still | leaving.get(m, 0))) | of_unit[u]
-                lines = present[m][u] & ~keep & block & ~free
+        for u, block in enumerate(visit.section.output):
+            left = block
+            for m, still, of_unit in visit.over if block else ():
+                keep = (self.homes[m][u] & (still | self.leaving.get(m, 0))) | of_unit[u]
+                lines = self.present[m][u] & ~keep & left
                 if lines:
-                    free |= lines
+                    left &= ~lines
                     over.append((m, u, lines))
-            room = block & ~free & stay
+            room = left & stay
             if room:
                 rows.append((u, room))
-                held[u] += room.bit_count() * sizes[out]
-            present[out][u] |= room | free
-            homes[out][u] |= block
-            extra[u] = block.bit_count() * part.sums + (block & ~free & ~stay).bit_count() * part.passing
-        homing: list[tuple[int, int, int, int]] = []
-        if group.units > 1 and out in leaving:
-            homing = _to_homes(group, out, leaving[out], section, present[out], homes[out], held)
-        full = [bytes_held + more for bytes_held, more in zip(held, extra, strict=True)]
-        if max(full) > found.peak:
-            found.peak, found.at = max(full), t
-        if watch:
-            for m, _, lines in section.needs:
-                seen[m] |= lines
-            now = Moment(tuple(full), tuple(seen[m] for m in watch), tuple(tuple(present[m]) for m in watch))
-            found.moments.append(now)
-        dead: list[tuple[int, int, int]] = []
-        for m, still, of_unit in ends:
-            stays, mine, own = still | leaving.get(m, 0), present[m], homes[m]
-            for u in units:
+                self.held[u] += room.bit_count() * group.sizes[out]
+            self.present[out][u] |= room | (block & ~left)
+            self.homes[out][u] |= block
+            extra[u] = block.bit_count() * part.sums + (left & ~stay).bit_count() * part.passing
+        return over, rows, extra
+
+    def _to_homes(self, section: Section, out: int) -> _Moves:
+        """Lines that stay behind the group go to the units whose block of the map they are in."""
+        group, leaving = self.group, self.leaving[out]
+        own, at_home = self.present[out], self.homes[out]
+        found: _Moves = []
+        for u, block in enumerate(section.output):
+            stay = block & leaving
+            for v in range(group.units) if stay else ():
+                sent = stay & home(group.lines[out], group.units, v)
+                if not sent or v == u:
+                    continue
+                found.append((out, u, v, sent))
+                self.held[v] += (sent & ~own[v]).bit_count() * group.sizes[out]
+                own[v] |= sent
+                at_home[v] |= sent
+                at_home[u] &= ~sent
+        return found
+
+    def _end(self, visit: Visit) -> _Lines:
+        """What nobody needs any more goes."""
+        dead: _Lines = []
+        for m, still, of_unit in visit.ends:
+            stays, mine, own = still | self.leaving.get(m, 0), self.present[m], self.homes[m]
+            for u in range(self.group.units):
                 gone = mine[u] & ~((own[u] & stays) | of_unit[u])
                 if gone:
                     mine[u] &= ~gone
                     own[u] &= ~gone
                     dead.append((m, u, gone))
-                    held[u] -= gone.bit_count() * sizes[m]
-        for m, u, lines in over:
-            held[u] += lines.bit_count() * sizes[m]
-        if record:
-            what = (tuple(loads), tuple(moves), tuple(homing), tuple(over), tuple(rows), tuple(dead))
-            found.events.append(Event(section, *what))
-    return found
-
-
-def estimate(
-    group: Group,
-    moments: Sequence[Moment],
-    watch: Sequence[int],
-    entering: Mapping[int, int],
-    leaving: Mapping[int, int],
-) -> int:
-    """About the peak of a run with rows on chip before or behind it, from the moments of one without.
-
-    Not exact: where rows stay, nothing is written over them, and what else only passes through becomes a row.
-    """
-    held: list[tuple[int, int, int, bool, bool]] = []
-    for i, m in enumerate(watch):
-        lines = entering.get(m, 0) | leaving.get(m, 0)
-        if lines:
-            held.append((i, lines, group.sizes[m], m in entering, m in leaving))
-    own = [[home(group.lines[watch[i]], group.units, u) & lines for u in range(group.units)] for i, lines, *_ in held]
-    peak = 0
-    for full, seen, present in moments:
-        for u in range(group.units):
-            total = full[u]
-            for (i, _, size, enters, leaves), mine in zip(held, own, strict=True):
-                absent = mine[u] & ~present[i][u]
-                if not enters:
-                    absent &= seen[i]
-                elif not leaves:
-                    absent &= ~seen[i]
-                total += absent.bit_count() * size
-            peak = max(peak, total)
-    return peak
-
-
-def _fetch(
-    m: int, unit: int, miss: int, present: list[Masks], homes: list[Masks],
-    loads: list[tuple[int, int, int]], moves: list[tuple[int, int, int, int]],
-) -> None:  # fmt: skip
-    """Brings lines to a unit that needs them: from another unit that has them, else from DRAM."""
-    mine = present[m]
-    for other, theirs in enumerate(mine):
-        there = miss & theirs
-        if there and other != unit:
-            moves.append((m, other, unit, there))
-            mine[unit] |= there
-            miss &= ~there
-    if miss:
-        loads.append((m, unit, miss))
-        homes[m][unit] |= miss
-        mine[unit] |= miss
-
-
-def _to_homes(
-    group: Group, out: int, leaving: int, section: Section, own: Masks, at_home: Masks, held: list[int]
-) -> list[tuple[int, int, int, int]]:
-    """Lines that stay behind the group go to the units whose block of the map they are in."""
-    found: list[tuple[int, int, int, int]] = []
-    for u, block in enumerate(section.output):
-        stay = block & leaving
-        for v in range(group.units) if stay else ():
-            sent = stay & home(group.lines[out], group.units, v)
-            if not sent or v == u:
-                continue
-            found.append((out, u, v, sent))
-            held[v] += (sent & ~own[v]).bit_count() * group.sizes[out]
-            own[v] |= sent
-            at_home[v] |= sent
-            at_home[u] &= ~sent
-    return found
+                    self.held[u] -= gone.bit_count() * self.group.sizes[m]
+        return dead
