@@ -1,7 +1,8 @@
 """Artifacts: a compilation as one JSON file, and its way back with every claim in it verified.
 
-The file holds graph, machine, constraints, schedules and proofs, and what they imply; ``artifact.schema.json`` is its
-JSON Schema. Loading works out again all that follows, and compares: layers, legality, bytes, the walk of the program.
+The file holds graph, machine, constraints, schedules and proofs, how layers run together, and what that implies;
+``artifact.schema.json`` is its JSON Schema. Loading works out again all that follows, and compares: layers, legality,
+rows on chip, bytes, the walk of the program.
 Weights stay in the model's file: :func:`attach` finds them there.
 """
 
@@ -16,14 +17,17 @@ from typing import Any, NoReturn, TypeVar
 import dnnc
 from dnnc import documents
 from dnnc.agreement import NOT_COUNTED, agree
+from dnnc.chip import Chip
 from dnnc.constraints import Constraints, loads
 from dnnc.documents import Damaged
 from dnnc.emit import emit
 from dnnc.graph import Graph, Source
 from dnnc.layer import HostLayer, Layer, Lowered
-from dnnc.pipeline import Compilation, lower_with
+from dnnc.pipeline import Compilation, Denied, fixed_layers, lower_with
+from dnnc.placement import Unplaced
 from dnnc.plan import LayerPlan, Plan
 from dnnc.planning import layer_plan
+from dnnc.realize import Realized, realize
 from dnnc.records import (
     FORMAT,
     ConstraintsRecord,
@@ -31,12 +35,17 @@ from dnnc.records import (
     LayerRecord,
     MachineRecord,
     ModelRecord,
+    check_network,
     check_proof,
     layer_record,
+    network_record,
     restore,
+    restore_network,
 )
 from dnnc.search import COST_MODEL, Result
 from dnnc.space import Limits, Space
+from dnnc.steps import steps_of
+from dnnc.together import alone_of, with_network
 from dnnc_runtime import machine as machines
 from dnnc_runtime.errors import Fault, UsageFault
 from dnnc_runtime.machine import Machine
@@ -55,7 +64,7 @@ def save(compilation: Compilation, path: str | Path) -> None:
     """
     target, source = Path(path), compilation.graph.source
     _keep(target, [source.path] if source else [])
-    writing(target, lambda: documents.write(target, documents.seal(_document(compilation, target.parent))))
+    writing(target, lambda: documents.write(target, documents.seal(_saved(compilation, target.parent))))
 
 
 def check_output(path: str | Path, model: Path, *others: str | Path | None) -> None:
@@ -98,23 +107,31 @@ def writing(path: Path, act: Callable[[], None]) -> None:
         raise UsageFault(f"output {str(path)!r} cannot be written: {reason}; choose another path") from None
 
 
-def _document(compilation: Compilation, folder: Path) -> Document:
-    plan, rules, machine = compilation.plan, compilation.constraints, compilation.machine
+def _saved(compilation: Compilation, folder: Path) -> Document:
+    c = compilation
+    return _document(_model(c, folder), c.graph, c.plan, c.constraints, c.unfused, c.interrupted)
+
+
+def _document(
+    model: ModelRecord, graph: Graph, plan: Plan, rules: Constraints | None, unfused: Denied, interrupted: bool
+) -> Document:
+    machine = plan.machine
     return Document(
         format=FORMAT,
         dnnc=dnnc.__version__,
         cost_model=COST_MODEL,
-        model=_model(compilation, folder),
+        model=model,
         machine=MachineRecord(machine.name, machine.digest, machine.text),
         objective=plan.objective,
         constraints=ConstraintsRecord(Path(rules.source).name, rules.text) if rules else None,
         status=plan.status,
-        interrupted=compilation.interrupted,
+        interrupted=interrupted,
         totals=plan.totals,
-        unfused=tuple(sorted(compilation.unfused)),
+        network=network_record(plan.network) if plan.network else None,
+        unfused=tuple(sorted(unfused)),
         layers=tuple(map(layer_record, plan.on_array)),
         host_layers=plan.on_host,
-        graph=str(compilation.graph),
+        graph=str(graph),
     )
 
 
@@ -181,13 +198,15 @@ def _compilation(document: Document, path: Path, walk: bool) -> Compilation:
     graph = _sound("graph", lambda: _graph(document, path))
     unfused = frozenset(document.unfused)
     lowered = _sound("graph", lambda: lower_with(graph, machine, rules, unfused))
-    plan = Plan(machine, document.objective, tuple(_planned(document, lowered, machine, rules)))
-    program = emit(lowered, dict(plan.schedules), machine)
+    layers = Plan(machine, document.objective, tuple(_planned(document, lowered, machine, rules)))
+    plan, made = _together(document, lowered, layers, rules)
+    # Before the program is made: whatever the file says, it is no longer than the figures are.
+    found = _document(document.model, graph, plan, rules, unfused, document.interrupted)
+    _compare(document, replace(found, dnnc=document.dnnc))
+    program = emit(lowered, dict(plan.schedules), machine, made)
     counted = _sound("program", lambda: agree(plan, program)) if walk else NOT_COUNTED
     shapes = document.model.input_shapes
-    made = Compilation(graph, lowered, plan, program, counted, rules, shapes, unfused, document.interrupted)
-    _compare(document, replace(_document(made, path.parent), model=document.model, dnnc=document.dnnc))
-    return made
+    return Compilation(graph, lowered, plan, program, counted, rules, shapes, unfused, document.interrupted)
 
 
 def _sound(what: str, make: Callable[[], _T]) -> _T:
@@ -240,6 +259,26 @@ def _checked(layer: Layer, space: Space, stored: LayerRecord) -> LayerPlan:
     except Damaged as wrong:
         raise Damaged(f"layer {layer.name!r}: {wrong}") from None
     return plan
+
+
+def _together(
+    document: Document, lowered: Lowered, plan: Plan, rules: Constraints | None
+) -> tuple[Plan, Realized | None]:
+    """The layers as they run together, checked, with the figures that follow."""
+    if document.network is None:
+        return plan, None
+    chip, alone = Chip(plan.machine), alone_of(plan)
+    steps = steps_of(lowered, fixed_layers(lowered, plan.machine, rules))
+    try:
+        network = restore_network(document.network, steps, chip, alone)
+        made = realize(steps, chip, network.segments, alone)
+        if isinstance(made, Unplaced):
+            raise Damaged(f"{made.missing} words of what stays on chip find no place")
+        whole = with_network(plan, network, made)
+        check_network(whole)
+    except Damaged as wrong:
+        raise Damaged(f"network: {wrong}") from None
+    return whole, made
 
 
 def _compare(stored: Document, found: Document) -> None:

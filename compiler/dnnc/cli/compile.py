@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from dnnc.pipeline import Compilation
     from dnnc.search import Objective
 
+Together = Annotated[
+    Literal["layerwise", "resident", "fused"],
+    typer.Option(
+        help="Every layer from DRAM to DRAM; or tensors stay on chip between layers; or groups of layers run by strips "
+        "of rows, too."
+    ),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the artifact here.", show_default=False)
 ]
@@ -39,7 +46,13 @@ CacheDirectory = Annotated[
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep results of other runs.")]
 TimeLimit = Annotated[
-    float, typer.Option(min=0, metavar="S", callback=finite, help="Deterministic seconds of the solver for one layer.")
+    float,
+    typer.Option(
+        min=0,
+        metavar="S",
+        callback=finite,
+        help="Deterministic seconds of the solver for one layer, and of the search for all layers together.",
+    ),
 ]
 
 
@@ -50,6 +63,7 @@ def compile(
     input_shape: InputShape = None,
     objective: Goal = "traffic",
     within: Within = None,
+    plan: Together = "fused",
     constraints: ConstraintsFile = None,
     cache: CacheDirectory = None,
     no_cache: NoCache = False,
@@ -60,7 +74,7 @@ def compile(
     quiet: Quiet = False,
     color: Color = "auto",
 ) -> None:
-    """Find every layer's schedule, prove it, and count its bytes.
+    """Find every layer's schedule and how layers run together, prove it, and count the bytes.
 
     The program is emitted and walked: what it moves is held against what was predicted, tensor by tensor.
 
@@ -75,6 +89,7 @@ def compile(
             "input_shapes": input_shapes(input_shape),
             "cache": _cache(cache, no_cache),
             "host": not no_host,
+            "plan": plan,
             "time_limit": time_limit,
         }
         if output:
