@@ -118,7 +118,7 @@ class Search:
                 return replace(known, bound=known.bytes, labels=self.labels, work=self.meter.work)
             if self.meter.work > self.limit:
                 return self._found(self._dive(ahead), proven)
-            ahead = ahead * 3 // 2
+            ahead = ahead * 3 // 2 + 1
 
     def _found(self, best: Label, proven: int) -> Found:
         if self.known is not None and self.known.bytes <= best.bytes:
