@@ -1,0 +1,110 @@
+"""Random small networks: chains, diamonds, residual and dense blocks, concatenations, pools, in one or two images."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+Value = tuple[str, int, int]
+"""Name, channels, rows (as many columns)."""
+
+
+class Builder:
+    """Adds nodes to a model, with seeded random constants."""
+
+    def __init__(self, images: int, channels: int, size: int, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.images = images
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.input: Value = ("x", channels, size)
+
+    def constant(self, *shape: int) -> str:
+        """A random constant."""
+        name = f"c{len(self.constants)}"
+        values = (self.random.random(shape, np.float32) - np.float32(0.5)) * np.float32(0.8)
+        self.constants.append(numpy_helper.from_array(values.astype(np.float32), name))
+        return name
+
+    def node(self, operator: str, inputs: list[str], **attributes: object) -> str:
+        """A node with one output."""
+        name = f"{operator.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))  # type: ignore[arg-type]
+        return name
+
+    def conv(self, x: Value, planes: int, kernel: int, stride: int = 1, group: int = 1, relu: bool = True) -> Value:
+        """A convolution with padding that keeps the size at stride 1."""
+        name, channels, size = x
+        weights = self.constant(planes, channels // group, kernel, kernel)
+        out = self.node(
+            "Conv", [name, weights, self.constant(planes)], kernel_shape=[kernel, kernel], strides=[stride, stride],
+            pads=[kernel // 2] * 4, group=group,
+        )  # fmt: skip
+        out = self.node("Relu", [out]) if relu else out
+        return out, planes, (size - 1) // stride + 1
+
+    def pool(self, x: Value, kind: str) -> Value:
+        """A pool of 3x3 windows at stride 2."""
+        name, channels, size = x
+        out = self.node(kind, [name], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+        return out, channels, (size - 1) // 2 + 1
+
+    def add(self, a: Value, b: Value) -> Value:
+        """A sum."""
+        return self.node("Relu", [self.node("Add", [a[0], b[0]])]), a[1], a[2]
+
+    def concat(self, *parts: Value) -> Value:
+        """A concatenation of channels."""
+        return self.node("Concat", [name for name, _, _ in parts], axis=1), sum(c for _, c, _ in parts), parts[0][2]
+
+    def norm(self, x: Value) -> Value:
+        """A batch norm that follows no convolution, and a relu."""
+        name, channels, size = x
+        one = [self.constant(channels) for _ in range(3)]
+        variance = numpy_helper.from_array(np.ones(channels, np.float32), f"c{len(self.constants)}")
+        self.constants.append(variance)
+        return self.node("Relu", [self.node("BatchNormalization", [name, *one, variance.name])]), channels, size
+
+    def model(self, *outputs: Value) -> onnx.ModelProto:
+        """All of it."""
+        name, channels, size = self.input
+        given = helper.make_tensor_value_info(name, TensorProto.FLOAT, [self.images, channels, size, size])
+        made = [
+            helper.make_tensor_value_info(out, TensorProto.FLOAT, [self.images, c, rows, rows])
+            for out, c, rows in outputs
+        ]
+        graph = helper.make_graph(self.nodes, "random", [given], made, self.constants)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@st.composite
+def networks(draw: st.DrawFn, most: int = 7) -> onnx.ModelProto:
+    """A network of at most about ``most`` operators."""
+    size, channels = draw(st.integers(3, 9)), draw(st.integers(1, 5))
+    made = Builder(draw(st.sampled_from([1, 1, 1, 2])), channels, size, draw(st.integers(0, 99)))
+    x = made.conv(made.input, draw(st.integers(1, 6)), draw(st.sampled_from([1, 3])))
+    extra: Value | None = None
+    while len(made.nodes) < most:
+        kind = draw(st.sampled_from(["chain", "strided", "diamond", "residual", "dense", "pool", "depthwise", "out"]))
+        planes, kernel = draw(st.integers(1, 6)), draw(st.sampled_from([1, 3]))
+        if kind == "chain":
+            x = made.conv(x, planes, kernel)
+        elif kind == "strided":
+            x = made.conv(x, planes, kernel, stride=2)
+        elif kind == "diamond":
+            x = made.concat(made.conv(x, planes, kernel), made.conv(x, draw(st.integers(1, 4)), 3))
+        elif kind == "residual":
+            inside = made.conv(x, planes, kernel)
+            x = made.add(made.conv(inside, x[1], 3, relu=False), x)
+        elif kind == "dense":
+            x = made.concat(x, made.conv(made.norm(x), planes, 3))
+        elif kind == "pool":
+            x = made.pool(x, draw(st.sampled_from(["MaxPool", "AveragePool"])))
+        elif kind == "depthwise":
+            x = made.conv(x, x[1], 3, group=x[1])
+        else:
+            extra = x
+    x = made.conv(x, draw(st.integers(1, 4)), 1)
+    return made.model(*([x] if extra is None or extra[0] == x[0] else [extra, x]))

@@ -1,0 +1,135 @@
+"""Layers planned together: what is predicted is counted, the numbers are right, and the laws of such plans hold."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from dnnc.chip import Chip
+from dnnc.pipeline import Compilation, compile, verify
+from dnnc.realize import Realized, realize
+from dnnc.segments import Scope
+from dnnc.steps import steps_of
+from dnnc.together import alone_of
+from dnnc_runtime import machine
+from dnnc_runtime.errors import CapacityFault
+from dnnc_runtime.machine import Machine
+from graphs import Builder, networks
+
+SCOPES: tuple[Scope, ...] = ("layerwise", "resident", "fused")
+SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def targets(draw: st.DrawFn) -> Machine:
+    """A machine with little memory: of one unit, or of four that share rows."""
+    name = draw(st.sampled_from(["two-buffer", "snowflake"]))
+    maps, weights = draw(st.sampled_from([256, 512, 1024, 2048, 8192])), draw(st.sampled_from([256, 1024, 8192]))
+    return machine.load(name).with_memory("maps", maps).with_memory("weights", weights)
+
+
+def compiled(model: onnx.ModelProto, target: Machine, plan: Scope) -> Compilation:
+    """A compilation, for which the bytes of the walked program are compared with those predicted."""
+    try:
+        return compile(model, target, plan=plan)
+    except CapacityFault:
+        assume(False)
+        raise
+
+
+def realized(made: Compilation) -> Realized | None:
+    """What stays on chip, in its place."""
+    if made.plan.network is None:
+        return None
+    found = realize(steps_of(made.lowered), Chip(made.machine), made.plan.network.segments, alone_of(made.plan))
+    assert isinstance(found, Realized)
+    return found
+
+
+@SLOW
+@given(networks(), targets(), st.integers(0, 99))
+def test_counted_bytes_and_numbers(model: onnx.ModelProto, target: Machine, seed: int) -> None:
+    made = compiled(model, target, "fused")
+    random = np.random.default_rng(seed)
+    inputs = {
+        i.name: random.standard_normal([d.dim_value for d in i.type.tensor_type.shape.dim]) for i in model.graph.input
+    }
+    assert verify(made, inputs, "float32").agree
+    assert verify(made, inputs, "fixed").agree
+
+
+@SLOW
+@given(networks(), targets())
+def test_more_freedom_never_costs_bytes(model: onnx.ModelProto, target: Machine) -> None:
+    moved = [compiled(model, target, scope).plan.totals.dram_bytes for scope in SCOPES]
+    assert moved == sorted(moved, reverse=True)
+
+
+@SLOW
+@given(networks(), targets())
+def test_a_larger_memory_never_costs_bytes(model: onnx.ModelProto, target: Machine) -> None:
+    small = compiled(model, target, "fused")
+    more = target.with_memory("maps", 2 * target.memory("maps").bytes)
+    large = compiled(model, more, "fused")
+    assert small.plan.network is not None and large.plan.network is not None
+    assert large.plan.network.bound <= small.plan.network.bytes
+    assert large.plan.totals.dram_bytes <= small.plan.totals.dram_bytes
+
+
+@SLOW
+@given(networks(), targets())
+def test_no_two_rows_share_a_word(model: onnx.ModelProto, target: Machine) -> None:
+    made = realized(compiled(model, target, "fused"))
+    if made is None:
+        return
+    words = target.memory("maps").bytes // target.word_bytes
+    for section, reserved in enumerate(made.lives.reserved):
+        for unit in range(made.chip.units):
+            taken = sorted(
+                (at, at + count * plot.pixel)
+                for plot in made.lives.plots
+                if plot.unit == unit and plot.start <= section <= plot.end
+                for _, count, at in plot.chunks
+            )
+            bounds = [reserved, *(bound for span in taken for bound in span), words]
+            assert all(a <= b for a, b in pairwise(bounds))
+
+
+@SLOW
+@given(networks(), targets())
+def test_nothing_goes_below_the_floor(model: onnx.ModelProto, target: Machine) -> None:
+    made = compiled(model, target, "fused")
+    constants = {tensor.name: tensor.words for tensor in made.lowered.tensors if tensor.constant}
+    used = {view.tensor for section in made.program.sections for _, view in section.views}
+    # Constants once, and the outputs; of the input, strides may skip much.
+    shapes = [value.shape for value in made.lowered.placements if value.name in made.lowered.outputs]
+    words = sum(size for name, size in constants.items() if name in used) + sum(prod(shape) for shape in shapes)
+    assert made.plan.totals.dram_bytes >= words * target.word_bytes
+
+
+def test_a_tensor_stays_over_a_residual_branch() -> None:
+    """By hand: a 1x1 chain with a residual fits 8 KiB whole, so that weights, input and output are all that moves."""
+    made = Builder(1, 8, 8, 0)
+    x = made.conv(made.input, 8, 1)
+    y = made.add(made.conv(made.conv(x, 4, 1), 8, 1, relu=False), x)
+    target = machine.load("two-buffer").with_memory("maps", 8192).with_memory("weights", 8192)
+    found = compile(made.model(y), target)
+    # Words: 8x8 + 4x8 + 8x4 weights, 8 + 4 + 8 biases, an input and an output of 8 channels of 8x8 pixels.
+    words = 64 + 32 + 32 + 20 + 2 * 8 * 8 * 8
+    assert found.plan.totals.dram_bytes == 2 * words
+    assert found.plan.status == "optimal"
+
+
+@pytest.mark.parametrize("target", ["two-buffer", "snowflake"])
+def test_layer_by_layer_is_what_it_was(target: str) -> None:
+    made = Builder(1, 8, 8, 0)
+    x = made.conv(made.conv(made.input, 8, 3), 8, 3)
+    found = compile(made.model(x), target, plan="layerwise")
+    assert found.plan.network is None
+    assert all(not section.kept for section in found.program.sections)
