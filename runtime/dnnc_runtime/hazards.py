@@ -7,7 +7,7 @@ it reads, and for the writers and readers of all that overlaps what it writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -72,40 +72,65 @@ def covers(a: Footprint, b: Footprint) -> bool:
 
 @dataclass(slots=True, eq=False)
 class _Cell:
-    """A footprint in one unit's memory: who wrote it last, who has read it since; what else overlaps it.
-
-    ``beside`` are the cells that have a word in common with it, itself first, and whether it has all of theirs.
-    ``writers`` are those of all of them, None where they have to be looked up again.
-    """
+    """A footprint in one unit's memory: who wrote it last, who has read it since; what else overlaps it."""
 
     of: Footprint
     first: int
     end: int
     writer: int = -1
     readers: dict[object, int] = field(default_factory=dict[object, int])
-    beside: list[tuple[_Cell, bool]] = field(default_factory=list[tuple["_Cell", bool]])
-    writers: set[int] | None = None
+    beside: list[_Cell] = field(default_factory=list["_Cell"])
+    over: dict[_Cell, bool] | None = None
 
     @property
     def last(self) -> int:
         """The last job that used it."""
         return max(self.writer, *self.readers.values(), -1)
 
-    def forget(self) -> None:
-        """All of its words are written by another."""
-        self.writer = -1
-        self.readers.clear()
-        for other, _ in self.beside:
-            other.writers = None
+    def covers(self, other: _Cell) -> bool:
+        """Whether it has all words of another."""
+        if self.over is None:
+            self.over = {}
+        if other not in self.over:
+            self.over[other] = covers(self.of, other.of)
+        return self.over[other]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Words on chip that a job reads or writes, in whatever units."""
+
+    words: Footprint
+    writes: bool
+
+
+Uses = Mapping[int, Use]
+"""Uses of distinct footprints; equal ones have the same key and are the same object."""
+
+
+class _Place(NamedTuple):
+    """A footprint: its cells by unit, and its uses, to read and to write."""
+
+    of: Footprint
+    cells: dict[int, _Cell]
+    uses: tuple[Uses, Uses]
+
+
+class _Known(NamedTuple):
+    """Pieces as cells, and the uses of their footprints, to read and to write."""
+
+    pieces: Sequence[Piece]
+    cells: list[_Cell]
+    uses: tuple[Uses, Uses]
 
 
 class Hazards:
     """The on-chip memories of a machine, and the jobs that use them."""
 
     def __init__(self) -> None:
-        self._cells: dict[Footprint, dict[int, _Cell]] = {}
+        self._places: dict[Footprint, _Place] = {}
         self._of_unit: dict[tuple[str, int], list[_Cell]] = {}
-        self._known: dict[tuple[int, str, int], tuple[Sequence[Piece], list[_Cell], tuple[Footprint, ...]]] = {}
+        self._known: dict[tuple[int, str, int], _Known] = {}
         self._count = self._tidied = 0
 
     def read(self, job: int, memory: str, pieces: Sequence[Piece], width: int, queue: object) -> set[int]:
@@ -115,10 +140,9 @@ class Hazards:
             queue: jobs of one queue end in order, so that only the last one that reads a piece is remembered.
         """
         after: set[int] = set()
-        for cell in self._held(memory, pieces, width):
-            if cell.writers is None:
-                cell.writers = {other.writer for other, _ in cell.beside}
-            after |= cell.writers
+        for cell in self._held(memory, pieces, width).cells:
+            for other in cell.beside:
+                after.add(other.writer)
             cell.readers[queue] = job
         after.discard(-1)
         after.discard(job)
@@ -127,16 +151,18 @@ class Hazards:
     def write(self, job: int, memory: str, pieces: Sequence[Piece], width: int) -> set[int]:
         """The jobs that a job which writes these pieces waits for."""
         after: set[int] = set()
-        for cell in self._held(memory, pieces, width):
-            for other, covered in cell.beside:
-                other.writers = None
+        for cell in self._held(memory, pieces, width).cells:
+            for other in cell.beside:
                 if other.readers:
                     after.update(other.readers.values())
                 elif other.writer == -1:
                     continue
                 after.add(other.writer)
-                if covered:
-                    other.forget()
+                if other is cell:
+                    other.readers.clear()
+                elif cell.covers(other):
+                    other.readers.clear()
+                    other.writer = -1
             cell.writer = job
         after.discard(-1)
         after.discard(job)
@@ -145,8 +171,8 @@ class Hazards:
     def users(self, memory: str, pieces: Sequence[Piece], width: int) -> set[int]:
         """The jobs that have used the words of these pieces."""
         after: set[int] = set()
-        for cell in self._held(memory, pieces, width):
-            for other, _ in cell.beside:
+        for cell in self._held(memory, pieces, width).cells:
+            for other in cell.beside:
                 after.add(other.writer)
                 after.update(other.readers.values())
         after.discard(-1)
@@ -166,45 +192,62 @@ class Hazards:
                 np.maximum(words, cell.writer, out=words)
             left = {cell for cell in cells if not (view(written, cell.of) > cell.last).all()}
             for cell in left:
-                cell.beside = [beside for beside in cell.beside if beside[0] in left]
-                cell.writers = None
+                cell.beside, cell.over = [other for other in cell.beside if other in left], None
             self._of_unit[at] = [cell for cell in cells if cell in left]
-        self._cells, self._known, self._count = {}, {}, 0
+        self._places, self._known, self._count = {}, {}, 0
         for (_, unit), cells in self._of_unit.items():
             self._count += len(cells)
             for cell in cells:
-                self._cells.setdefault(cell.of, {})[unit] = cell
+                self._place(cell.of).cells[unit] = cell
         self._tidied = self._count
 
-    def footprints(self, memory: str, pieces: Sequence[Piece], width: int) -> tuple[Footprint, ...]:
-        """The distinct footprints of pieces, in whatever units."""
-        self._held(memory, pieces, width)
-        return self._known[id(pieces), memory, width][2]
+    def uses(self, memory: str, pieces: Sequence[Piece], width: int, writes: bool) -> Uses:
+        """The uses of pieces, in whatever units."""
+        return self._held(memory, pieces, width).uses[writes]
 
-    def _held(self, memory: str, pieces: Sequence[Piece], width: int) -> list[_Cell]:
+    def _held(self, memory: str, pieces: Sequence[Piece], width: int) -> _Known:
         """The cells of pieces; programs share their pieces, which are remembered by identity."""
         key = id(pieces), memory, width
-        if key not in self._known:
-            cells, last = list[_Cell](), None
+        known = self._known.get(key)
+        if known is None:
+            cells, places, last = list[_Cell](), list[_Place](), None
             for piece in pieces:
-                of = last[1] if last and alike(last[0], piece) else footprint_of(memory, piece, width)
-                last, units = (piece, of), self._cells.setdefault(of, {})
-                cells += [units.get(unit) or self._cell(of, unit) for unit in piece.instances]
-            self._known[key] = pieces, cells, tuple({cell.of: None for cell in cells})
-        return self._known[key][1]
+                if last is None or not alike(last, piece):
+                    places.append(self._place(footprint_of(memory, piece, width)))
+                    last = piece
+                of, there, _ = places[-1]
+                cells += [there.get(unit) or self._cell(of, unit) for unit in piece.instances]
+            known = self._known[key] = _Known(pieces, cells, _together([place.uses for place in places]))
+        return known
+
+    def _place(self, of: Footprint) -> _Place:
+        place = self._places.get(of)
+        if place is None:
+            reads, writes = Use(of, False), Use(of, True)
+            place = self._places[of] = _Place(of, {}, ({id(reads): reads}, {id(writes): writes}))
+        return place
 
     def _cell(self, of: Footprint, unit: int) -> _Cell:
         cell = _Cell(of, *reach(of))
-        cell.beside.append((cell, True))
+        first, end, beside = cell.first, cell.end, cell.beside
+        beside.append(cell)
         others = self._of_unit.setdefault((of.memory, unit), [])
         for other in others:
-            if cell.first < other.end and other.first < cell.end and overlap(of, other.of):
-                cell.beside.append((other, covers(of, other.of)))
-                other.beside.append((cell, covers(other.of, of)))
+            if first < other.end and other.first < end and overlap(of, other.of):
+                beside.append(other)
+                other.beside.append(cell)
         others.append(cell)
-        self._cells[of][unit] = cell
+        self._places[of].cells[unit] = cell
         self._count += 1
         return cell
+
+
+def _together(uses: Sequence[tuple[Uses, Uses]]) -> tuple[Uses, Uses]:
+    """All of some uses; those of one footprint are most of them, and shared."""
+    if len(uses) == 1:
+        return uses[0]
+    reads, writes = ({key: use for of in uses for key, use in of[which].items()} for which in (False, True))
+    return reads, writes
 
 
 def footprint_of(memory: str, piece: Piece, width: int) -> Footprint:

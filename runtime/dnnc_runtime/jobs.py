@@ -10,21 +10,13 @@ from typing import Any, Literal, get_args
 from dnnc_runtime.counters import Bytes, transferred
 from dnnc_runtime.durations import Durations, Work
 from dnnc_runtime.frame import Frame, frame, space
-from dnnc_runtime.hazards import Footprint, Hazards
+from dnnc_runtime.hazards import Hazards, Use
 from dnnc_runtime.program import Compute, Instruction, Load, Move, PoolTile, Program, Role, Section, Store
 from dnnc_runtime.tensor import Piece, Region, View
 
 Unit = Literal["dram", "array", "vector", "links"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 """The DRAM channel, the MAC array, the vector unit (pools, elementwise), the links between units."""
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Words on chip that a job reads or writes, in whatever units."""
-
-    words: Footprint
-    writes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +59,19 @@ class _Access:
     hazards: Hazards
     frame: Frame
     after: set[int] = field(default_factory=set[int])
-    uses: dict[Use, None] = field(default_factory=dict[Use, None])
+    uses: dict[int, Use] = field(default_factory=dict[int, Use])
 
     def read(self, role: Role, pieces: Sequence[Piece], queue: object) -> None:
         """Words are read; see :meth:`Hazards.read` for the queue."""
         memory, width = self.frame.homes[space(role)].name, self.frame.widths[role]
         self.after |= self.hazards.read(self.job, memory, pieces, width, queue)
-        self.uses.update((Use(words, False), None) for words in self.hazards.footprints(memory, pieces, width))
+        self.uses.update(self.hazards.uses(memory, pieces, width, False))
 
     def write(self, role: Role, pieces: Sequence[Piece]) -> None:
         """Words are overwritten."""
         memory, width = self.frame.homes[space(role)].name, self.frame.widths[role]
         self.after |= self.hazards.write(self.job, memory, pieces, width)
-        self.uses.update((Use(words, True), None) for words in self.hazards.footprints(memory, pieces, width))
+        self.uses.update(self.hazards.uses(memory, pieces, width, True))
 
 
 class Jobs:
@@ -222,7 +214,7 @@ class Jobs:
         early: bool = False,
     ) -> None:  # fmt: skip
         section, behind = len(self.sections) - 1, self._far_behind if early else self.behind[-1]
-        after, uses = frozenset(access.after), tuple(access.uses)
+        after, uses = frozenset(access.after), tuple(access.uses.values())
         self.jobs.append(Job(unit, name, section, index, ticks, moved, work, after, behind, uses))
 
 
