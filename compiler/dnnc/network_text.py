@@ -436,7 +436,7 @@ def network_lines(of: Together) -> Iterator[str]:
         yield from (*_moment(of, fullest), "")
     for grid, note in ((kept_grid(of), KEPT), (stored_grid(of), STORED)):
         if grid.rows:
-            yield from (*grid.lines(), note, "")
+            yield from (*grid.lines(), f"  {note}", "")
 
 
 def _group(of: Together, group: Group) -> Iterator[str]:
@@ -487,8 +487,33 @@ def _moment(of: Together, fullest: Fullest) -> Iterator[str]:
         yield f"  {name:<{width}}  {holder.bytes:>9,} B"
 
 
-KEPT = "  at once: bytes at most at the same time, with the copies that several units have; (n): in group n"
-STORED = "  needed: by all rows; free: of all units' memories, beside what else is there"
+KEPT = "at once: bytes at most at the same time, with the copies that several units have; (n): in group n"
+STORED = "needed: by all rows; free: of all units' memories, beside what else is there"
+
+
+def groups_grid(of: Together) -> Grid:
+    """A line for each group."""
+    headings = ("group", "layers", "names", "strips", "rows of the last", "kernels")
+    rows: list[tuple[str, ...]] = []
+    for group in of.groups:
+        lengths = [stop - first for first, stop in group.rows]
+        names = " to ".join(dict.fromkeys((group.layers[0], group.layers[-1])))
+        kernels = _kernels(len(lengths), *of.kernel_bytes(group))
+        number, count, strips = str(group.number), str(len(group.layers)), str(len(lengths))
+        rows.append((number, count, names, strips, lengths_text(lengths), kernels))
+    text = frozenset({"names", "rows of the last", "kernels"})
+    return Grid(headings, tuple(rows), text, frozenset({"names"}))
+
+
+def fullest_grid(of: Together) -> Grid:
+    """A line for everything that is in a memory at its fullest moment."""
+    headings = ("memory", "while", "who", "what", "bytes")
+    rows: list[tuple[str, ...]] = []
+    for found in of.fullest:
+        name = found.memory.name
+        rows += [(name, found.when, who.name, who.what, f"{who.bytes:,}") for who in found.holders]
+        rows.append((name, found.when, "all", f"of {found.memory.bytes:,} B", f"{found.used:,}"))
+    return Grid(headings, tuple(rows), frozenset(headings[:-1]), frozenset(headings[1:4]))
 
 
 def kept_grid(of: Together) -> Grid:

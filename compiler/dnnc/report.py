@@ -15,7 +15,7 @@ from dnnc.performance import CLOSE, Performance, frames_per_second, performances
 from dnnc.plan import TRAFFIC_ROLES, LayerPlan, Plan
 from dnnc.realize import Realized
 from dnnc.search import Proof
-from dnnc.segments import Best, Scope
+from dnnc.segments import SCOPES, Best, Scope
 from dnnc.summary import groups, layerwise_cycles, tile_sizes
 from dnnc_runtime.machine import Machine, Memory
 from dnnc_runtime.program import Window
@@ -73,11 +73,8 @@ def layers_grid(plan: Plan, timing: Timing | None = None, made: Realized | None 
     headings: tuple[str, ...] = (
         *("layer", "operator", "output", "c", "kernel", "mode", "loops", "DRAM MB", "factor", "proof"),
     )
-    runs = {layer.name: (layer.schedule.mode, loops(layer)) for layer in plan.on_array}
-    for group in groups(plan):
-        runs.update({name: ("-", f"strips {len(group.rows)} of group {group.number}") for name in group.layers})
-    runs.update({name: (mode, runs[name][1]) for name, mode in modes(made).items()} if made else {})
-    rows: list[tuple[str, ...]] = [_layer_row(layer, *runs[layer.name]) for layer in plan.on_array]
+    how = runs(plan, made)
+    rows: list[tuple[str, ...]] = [_layer_row(layer, *how[layer.name]) for layer in plan.on_array]
     text = {"layer", "operator", "output", "kernel", "mode", "loops", "proof", "bound by"}
     if timing:
         headings += ("ms", "bound by")
@@ -85,6 +82,16 @@ def layers_grid(plan: Plan, timing: Timing | None = None, made: Realized | None 
         spent = (times[layer.name] for layer in plan.on_array)
         rows = [(*row, f"{1e3 * of.seconds:.3f}", of.shares.bound) for row, of in zip(rows, spent, strict=True)]
     return Grid(headings, tuple(rows), frozenset(text), frozenset({"layer", "loops"}))
+
+
+def runs(plan: Plan, made: Realized | None = None) -> Mapping[str, tuple[str, str]]:
+    """By name the mode and the loops, or the strips, of every layer; a dash for a mode that is not known."""
+    how = {layer.name: (layer.schedule.mode, loops(layer)) for layer in plan.on_array}
+    known: Mapping[str, str] = modes(made) if made else {}
+    for group in groups(plan):
+        strips = f"strips {len(group.rows)} of group {group.number}"
+        how.update({name: (known.get(name, "-"), strips) for name in group.layers})
+    return how
 
 
 def modes(made: Realized) -> Mapping[str, str]:
@@ -97,17 +104,17 @@ def modes(made: Realized) -> Mapping[str, str]:
     return found
 
 
-def _layer_row(plan: LayerPlan, mode: str, runs: str) -> tuple[str, ...]:
+def _layer_row(plan: LayerPlan, mode: str, how: str) -> tuple[str, ...]:
     shape, dram = plan.layer.shape, plan.figures.dram_bytes
     return (
         plan.name,
         operator(plan),
         *_extents(shape),
         mode,
-        runs,
+        how,
         megabytes(dram),
         factor(dram, plan.compulsory_bytes),
-        "-" if plan.strips else proof_word(plan.proof),
+        layer_proof(plan),
     )
 
 
@@ -145,6 +152,11 @@ def loops(plan: LayerPlan) -> str:
     """The tile loops, outermost first, each with its trips and its largest tile."""
     trips, sizes = plan.schedule.trips(plan.layer.shape), tile_sizes(plan.schedule)
     return " ".join(f"{d}:{trips[d]}x{sizes[d]}" for d in plan.schedule.order) or "one tile"
+
+
+def layer_proof(plan: LayerPlan) -> str:
+    """The proof of a layer's schedule; a dash where it runs by strips, which are the plan's."""
+    return "-" if plan.strips else proof_word(plan.proof)
 
 
 def proof_word(proof: Proof) -> str:
@@ -197,7 +209,7 @@ def totals_lines(plan: Plan, timing: Timing) -> tuple[str, ...]:
     facts = [
         ("DRAM", f"{megabytes(t.dram_bytes)} MB = {moved}"),
         ("", factors + (" of the layers by themselves" if plan.network else "")),
-        *_plan_lines(plan),
+        *plan_lines(plan),
         ("on bus", f"{megabytes(t.bus_bytes)} MB in bursts of {machine.dram.burst_bytes} B"),
         ("work", f"{t.macs / 1e9:,.3f} GMAC; {t.valid_ops / 1e9:,.3f} Gop where padding is not multiplied"),
         *_time_lines(plan, timing),
@@ -208,7 +220,7 @@ def totals_lines(plan: Plan, timing: Timing) -> tuple[str, ...]:
     return tuple(f"{name:<10} {fact}" for name, fact in facts)
 
 
-def _plan_lines(plan: Plan) -> Iterator[tuple[str, str]]:
+def plan_lines(plan: Plan) -> Iterator[tuple[str, str]]:
     """The bytes of the plan, and of the best ones that may do less; how far each is from its bound."""
     network = plan.network
     if network is None:
@@ -218,7 +230,8 @@ def _plan_lines(plan: Plan) -> Iterator[tuple[str, str]]:
         return
     mine = network.best[network.scope]
     yield "plan", f"{network.scope}: {megabytes(mine.bytes)} MB, {_minimal(plan, network.scope, mine)}"
-    for word, scope in zip(("against", ""), reversed([s for s in network.best if s != network.scope]), strict=False):
+    others: list[Scope] = [scope for scope in reversed(SCOPES) if scope in network.best and scope != network.scope]
+    for word, scope in zip(("against", ""), others, strict=False):
         of = network.best[scope]
         less = f"this is {factor(mine.bytes, of.bytes)} x as much"
         yield word, f"{scope}: {megabytes(of.bytes)} MB, {_minimal(plan, scope, of)}; {less}"
@@ -254,9 +267,14 @@ def _time_lines(plan: Plan, timing: Timing) -> Iterator[tuple[str, str]]:
     what = "plan" if plan.network else "schedule"
     yield "", f"no {what} is faster than {of.floor:,} cycles: this takes {factor(int(of.cycles), of.floor)} x as long"
     if plan.network:
-        own = layerwise_cycles(plan)
-        alone = f"layer by layer, {own:,} cycles in closed form = {1e3 * own / plan.machine.clock_hz:,.2f} ms"
-        yield "", f"{alone}: this takes {of.cycles / own if own else 0:.4f} x as long"
+        yield "", layer_by_layer(plan, of)
+
+
+def layer_by_layer(plan: Plan, of: Performance) -> str:
+    """The time of every layer under its own schedule, and how many times that a plan takes."""
+    own = layerwise_cycles(plan)
+    alone = f"layer by layer, {own:,} cycles in closed form = {1e3 * own / plan.machine.clock_hz:,.2f} ms"
+    return f"{alone}: this takes {of.cycles / own if own else 0:.4f} x as long"
 
 
 def shares_lines(of: Performance) -> list[str]:

@@ -100,7 +100,8 @@ def _networks(screen: Terminal, artifacts: list[Path], fronts: bool) -> tuple[Ne
         screen.stage(f"load {path}", compilation)
         screen.stage(f"timeline of {path}", compilation.timing)
         searched = _fronts(screen, compilation) if fronts else None
-        found.append(Network(compilation.graph.name or path.stem, compilation.plan, compilation.timing, searched))
+        name = compilation.graph.name or path.stem
+        found.append(Network(name, compilation.plan, compilation.timing, searched, made=compilation.realized))
     return named(found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dnnc.report_page.figures import Line, Network
+from dnnc.report_page.figures import Block, Network
 from dnnc.report_page.legends import ROLE_CLASS, role_name
 from dnnc.report_page.markup import Markup, join, label, line, path
 from dnnc.report_page.over_time import LEFT, RIGHT, Course, staircase
@@ -16,7 +16,7 @@ _HIGH = 220.0
 
 _CAPTION = (
     "Bytes on the DRAM channel per second, whole bursts, averaged over bins of the picture and stacked by tensor; "
-    "dashed: what the channel can carry. Shades tell layers apart."
+    "dashed: what the channel can carry. Shades tell layers and groups apart."
 )
 
 
@@ -28,6 +28,7 @@ def bandwidth(network: Network) -> Picture:
     top = 4 + high + 18
     bottom = top + _HIGH
     roof = network.machine.dram.bytes_per_second / 1e9
+    busy = _by_block(network)
     scale = Scale(0, 1.12 * roof, bottom, top)
     body = [
         names,
@@ -36,7 +37,7 @@ def bandwidth(network: Network) -> Picture:
         *_stacked(course, {ROLE_CLASS[role]: found / course.bin_seconds / 1e9 for role, found in moved.items()}, scale),
         line(LEFT, scale(roof), RIGHT, scale(roof), "limit"),
         label(RIGHT - 4, scale(roof) - 5, f"channel {roof:g} GB/s", "end small"),
-        *course.marks(top, bottom, lambda at: _facts(network, at)),
+        *course.marks(top, bottom, lambda at: _facts(network, at, busy[at.start])),
         across(course.scale, bottom, bottom, "time (ms)"),
     ]
     return Picture(
@@ -56,11 +57,17 @@ def _stacked(course: Course, rates: dict[str, Floats], scale: Scale) -> list[Mar
     return areas
 
 
-def _facts(network: Network, at: Line) -> str:
-    moved = at.plan.figures.bus_bytes
-    rate = moved / at.seconds / 1e9 if at.seconds else 0.0
-    return f"{moved / 1e6:,.3f} MB on the bus: {rate:,.3f} GB/s, channel busy {_busy(at):.1f} % of the time"
+def _by_block(network: Network) -> dict[int, float]:
+    """Bytes on the bus in the time of every block, by its start; those of a block may run ahead into that before."""
+    starts = [block.start for block in network.blocks]
+    edges = np.array([*starts, network.timing.ends[-1]], dtype=np.float64)
+    moved = sum(channel_bytes(network.timing, edges).values(), np.zeros(len(starts)))
+    return dict(zip(starts, moved.tolist(), strict=True))
 
 
-def _busy(at: Line) -> float:
-    return 100 * at.time.channel / at.time.cycles if at.time.cycles else 0.0
+def _facts(network: Network, at: Block, moved: float) -> str:
+    seconds = network.milliseconds(at.end - at.start) / 1e3
+    rate, most = moved / seconds if seconds else 0.0, network.machine.dram.bytes_per_second
+    return (
+        f"{moved / 1e6:,.3f} MB on the bus: {rate / 1e9:,.3f} GB/s, channel busy {100 * rate / most:.1f} % of the time"
+    )

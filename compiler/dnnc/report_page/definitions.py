@@ -18,14 +18,14 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ("on bus", "DRAM payload with every contiguous run rounded up to whole bursts of the channel."),
     (
         "compulsory",
-        "Every element that is touched, of every operand, once. x compulsory: DRAM payload divided by it; a dash where "
-        "nothing is compulsory.",
+        "Every element that is touched, of every operand of a layer by itself, once. x compulsory: DRAM payload "
+        "divided by it, which may be less than 1 where layers run together; a dash where nothing is compulsory.",
     ),
     (
         "proof",
         "What shows that no schedule of the space is better. bound: the schedule meets a lower bound; cp-sat: the "
         "solver found that the space holds nothing smaller; search: every schedule was looked at; gap: not proven, and "
-        "at most so far from the best.",
+        "at most so far from the best. A dash: the layer is in a group, and what is proven is said of the whole plan.",
     ),
     (
         "op, Mop, Gop",
@@ -37,12 +37,13 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "time (ms)",
         "From the timeline: every instruction is a job of the DRAM channel, the array, the vector unit or the links, "
         "and starts when its unit is idle, what it reads has arrived and what it overwrites is no longer needed. A "
-        "layer starts when the one before has ended. Cycles are divided by the clock.",
+        "layer starts when the one before has ended; in a group, the time of a layer is that of all its sections, and "
+        "a section's last stores fall into the time of the next. Cycles are divided by the clock.",
     ),
     (
         "floor",
         "Time that no schedule of the layer beats: of its operations with everything in one tile, or of its compulsory "
-        "traffic on the channel, whichever is longer.",
+        "traffic on the channel, whichever is longer. Of a layer in a group: of its operations.",
     ),
     ("Gop/s", "Operations divided by time. % of peak: of 2 x multipliers x clock."),
     ("roofs", "Peak: 2 x multipliers x clock. DRAM: bytes per second of the machine file, times op/B."),
@@ -63,6 +64,12 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "holds something there, from when what writes it starts until what last reads it has ended.",
     ),
     (
+        "group, strip, section",
+        "Layers of a group run in turn for some rows of their outputs, a strip, and then for the next. What a layer "
+        "does in one strip is a section of the program. Rows that another layer of the group, or a later one, reads "
+        "stay on chip as far as there is room; the others go to DRAM.",
+    ),
+    (
         "bytes against cycles",
         "DRAM payload and cycles of the closed form, which is not the timeline: transfers overlap with computing where "
         "buffers are doubled, and the first load and the last store do not.",
@@ -70,7 +77,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "loops",
         "The tile loops, outermost first: loop, number of tiles, and the largest tile. y and x are output rows and "
-        "columns, k output planes, c input channels, g groups.",
+        "columns, k output planes, c input channels, g groups. Or: in how many strips of which group the layer runs.",
     ),
     (
         "output, c, kernel",

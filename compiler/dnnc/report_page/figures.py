@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import count
+from typing import NamedTuple
 
 from dnnc.layer import HostLayer
-from dnnc.performance import Performance, performance_data, performances, total
+from dnnc.performance import Performance, layer_times, performance_data, performances, sum_of, total
 from dnnc.plan import LayerPlan, Plan
+from dnnc.realize import Realized
+from dnnc.report import runs
 from dnnc.report_page.fronts import LayerFront
-from dnnc.summary import Data, host_data
+from dnnc.summary import Data, groups, host_data, network_data
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.time_shares import Time
 from dnnc_runtime.timeline import Timing
@@ -21,11 +24,18 @@ from dnnc_runtime.timeline import Timing
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A layer of the array: its plan, when it runs, and how good that is."""
+    """A layer of the array: its plan, when it runs, and how good that is.
+
+    Attributes:
+        time: of all its sections; it starts with the first.
+        mode, loops: as it runs: its tile loops, or its strips.
+    """
 
     plan: LayerPlan
     time: Time
     performance: Performance
+    mode: str
+    loops: str
 
     @property
     def name(self) -> str:
@@ -38,12 +48,30 @@ class Line:
         return self.performance.seconds
 
 
+class Span(NamedTuple):
+    """Time from one tick to another in which a layer runs."""
+
+    line: Line | HostLayer
+    start: int
+    end: int
+
+
+class Block(NamedTuple):
+    """Time from one tick to another in which a group of layers runs, or a layer by itself."""
+
+    name: str
+    lines: tuple[Line, ...]
+    start: int
+    end: int
+
+
 @dataclass(frozen=True)
 class Network:
     """A compiled network under the name that a page gives it.
 
     Attributes:
         name: what people read.
+        made: the plan made concrete, where layers run together.
         fronts: of its distinct layers, None where nobody asked for them.
         slug: the name for files and ids.
     """
@@ -53,6 +81,7 @@ class Network:
     timing: Timing
     fronts: tuple[LayerFront, ...] | None = None
     slug: str = "network"
+    made: Realized | None = None
 
     @property
     def machine(self) -> Machine:
@@ -62,12 +91,44 @@ class Network:
     @cached_property
     def lines(self) -> tuple[Line | HostLayer, ...]:
         """Layers in execution order; what the host runs is not timed."""
-        assert self.timing.sections == tuple(layer.name for layer in self.plan.layers)
-        found = performances(self.plan, self.timing)
+        found, times = performances(self.plan, self.timing), layer_times(self.plan, self.timing)
+        how = runs(self.plan, self.made)
         return tuple(
-            layer if isinstance(layer, HostLayer) else Line(layer, time, found[layer.name])
-            for layer, time in zip(self.plan.layers, self.timing.times, strict=True)
+            layer
+            if isinstance(layer, HostLayer)
+            else Line(layer, sum_of(times[layer.name]), found[layer.name], *how[layer.name])
+            for layer in self.plan.layers
         )
+
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """All sections, one after the other; those of one layer that follow each other as one."""
+        by_name = {line.name: line for line in self.lines}
+        out: list[Span] = []
+        for section, time in zip(self.timing.sections, self.timing.times, strict=True):
+            start, end = (round(at * self.timing.ticks_per_cycle) for at in (time.start, time.start + time.cycles))
+            line = by_name[self.plan.layer_of(section)]
+            if out and out[-1].line is line:
+                out[-1] = Span(line, out[-1].start, end)
+            else:
+                out.append(Span(line, start, end))
+        return tuple(out)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The groups of the plan, and the layers of the array that run by themselves."""
+        names = {name: f"group {group.number}" for group in groups(self.plan) for name in group.layers}
+        out: list[Block] = []
+        for line, start, end in self.spans:
+            if isinstance(line, HostLayer):
+                continue
+            name = names.get(line.name, line.name)
+            if out and out[-1].name == name:
+                lines = out[-1].lines if line in out[-1].lines else (*out[-1].lines, line)
+                out[-1] = Block(name, lines, out[-1].start, end)
+            else:
+                out.append(Block(name, (line,), start, end))
+        return tuple(out)
 
     @property
     def layers(self) -> tuple[Line, ...]:
@@ -77,7 +138,7 @@ class Network:
     @property
     def performance(self) -> Performance:
         """Of all layers of the array, one after the other."""
-        return total(self.machine, (line.performance for line in self.layers))
+        return total(self.plan, (line.performance for line in self.layers))
 
     def seconds(self, cycles: float) -> float:
         """Seconds of so many cycles."""
@@ -127,7 +188,7 @@ def _numbered(names: Sequence[str], form: str) -> list[str]:
 # -- plain data ------------------------------------------------------------------------------------------------------
 
 
-def network_data(network: Network) -> Data:
+def figures_data(network: Network) -> Data:
     """The figures that the page draws, under the names that ``--json`` has for them."""
     plan, machine, timing = network.plan, network.machine, network.timing
     return {
@@ -142,6 +203,7 @@ def network_data(network: Network) -> Data:
             "dram_bytes_per_second": machine.dram.bytes_per_second,
         },
         "totals": {**asdict(plan.totals), "time": performance_data(network.performance)},
+        "network": network_data(plan, network.made),
         "layers": [_layer_data(line) for line in network.layers],
         "host": [host_data(layer) for layer in plan.on_host],
         "memories": {

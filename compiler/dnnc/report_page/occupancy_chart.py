@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from dnnc.report import capacity
-from dnnc.report_page.figures import Line, Network
+from dnnc.report_page.figures import Block, Network
 from dnnc.report_page.markup import Markup, join, line, path
-from dnnc.report_page.over_time import LEFT, RIGHT, Course, ends_of, staircase
+from dnnc.report_page.over_time import LEFT, RIGHT, Course, staircase
 from dnnc.report_page.picture import Picture, across, upright
 from dnnc.report_page.scale import Scale
 from dnnc.report_page.series import envelope
@@ -18,7 +18,7 @@ _HIGH, _GAP, _TOP = 130.0, 34.0, 30.0
 _CAPTION = (
     "Bytes in use in each memory over time; dashed: its size. KiB = 1,024 bytes. A word is in use from when what "
     "writes it starts until what last reads it has ended; it counts if any unit's memory holds something there. "
-    "Solid: in use throughout a bin of the picture; pale: reached in it. Shades tell layers apart."
+    "Solid: in use throughout a bin of the picture; pale: reached in it. Shades tell layers and groups apart."
 )
 
 
@@ -49,8 +49,8 @@ def _panel(course: Course, memory: Memory, top: float) -> list[Markup]:
     least, most = ([scale(pair[i] / 1024) for pair in found] for i in (0, 1))
     size = scale(memory.bytes / 1024)
 
-    def facts(at: Line) -> str:
-        ((_, largest),) = envelope(steps, np.array(ends_of(at, course.network), dtype=np.float64))
+    def facts(at: Block) -> str:
+        ((_, largest),) = envelope(steps, np.array((at.start, at.end), dtype=np.float64))
         return f"{memory.name}: {largest:,} B at most, {100 * largest / memory.bytes:.1f} % of {capacity(memory.bytes)}"
 
     return [

@@ -1,4 +1,4 @@
-"""What pictures over time share: the axis, the layers behind it, and what each says when pointed at."""
+"""What pictures over time share: the axis, the layers and groups behind it, and what each says when pointed at."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from dnnc.report_page.figures import Line, Network
+from dnnc.report_page.figures import Block, Network
 from dnnc.report_page.markup import Markup, label, mark, rect, short, wide
 from dnnc.report_page.picture import WIDTH
 from dnnc.report_page.scale import Scale
@@ -50,31 +50,32 @@ class Course:
         return self.network.timing.ends[-1]
 
     def bands(self, top: float, bottom: float) -> Iterator[Markup]:
-        """Every other layer is shaded; those wide enough have their names above."""
-        for i, (line, start, end) in enumerate(self._layers()):
+        """Every other layer or group is shaded; those wide enough have their names above."""
+        for i, block in enumerate(self.network.blocks):
+            start, end = self.at(block.start), self.at(block.end)
             if i % 2 == 0:
                 yield rect(start, top, end - start, bottom - top, "band")
             length = int((end - start - 4) / wide("n", 11))
-            if length >= min(6, len(line.name)):
-                yield label((start + end) / 2, top - 5, short(line.name, length), "middle small soft")
+            if length >= min(6, len(block.name)):
+                yield label((start + end) / 2, top - 5, short(block.name, length), "middle small soft")
 
-    def marks(self, top: float, bottom: float, facts: Callable[[Line], str]) -> Iterator[Markup]:
-        """Something to point at for every layer."""
-        for line, start, end in self._layers():
-            first = self.network.seconds(line.time.start)
-            span = f"{line.name}: {1e3 * first:,.3f} to {1e3 * (first + line.seconds):,.3f} ms"
-            yield mark(f"{span}\n{facts(line)}", rect(start, top, end - start, bottom - top, "hit"))
+    def marks(self, top: float, bottom: float, facts: Callable[[Block], str]) -> Iterator[Markup]:
+        """Something to point at for every layer or group."""
+        for block in self.network.blocks:
+            start, end = self.at(block.start), self.at(block.end)
+            title = f"{heading(self.network, block)}\n{facts(block)}"
+            yield mark(title, rect(start, top, end - start, bottom - top, "hit"))
 
-    def _layers(self) -> Iterator[tuple[Line, float, float]]:
-        for line in self.network.layers:
-            start = 1e3 * self.network.seconds(line.time.start)
-            yield line, self.scale(start), self.scale(start + 1e3 * line.seconds)
+    def at(self, ticks: float) -> float:
+        """Where a time is."""
+        return self.scale(self.network.milliseconds(ticks))
 
 
-def ends_of(line: Line, network: Network) -> tuple[int, int]:
-    """When a layer starts and ends, in ticks."""
-    ticks = network.timing.ticks_per_cycle
-    return round(line.time.start * ticks), round((line.time.start + line.time.cycles) * ticks)
+def heading(network: Network, block: Block) -> str:
+    """What a block is, and when."""
+    first, last = network.milliseconds(block.start), network.milliseconds(block.end)
+    many = f" ({len(block.lines)} layers, {block.lines[0].name} first)" if len(block.lines) > 1 else ""
+    return f"{block.name}{many}: {first:,.3f} to {last:,.3f} ms"
 
 
 def staircase(places: list[float], heights: list[float]) -> list[tuple[float, float]]:

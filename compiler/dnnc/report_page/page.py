@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 
 import dnnc
-from dnnc.report import plural, verdict
+from dnnc.network_text import KEPT, STORED, Together, fullest_grid, groups_grid, kept_grid, stored_grid
+from dnnc.report import layer_by_layer, plan_lines, plural, verdict
 from dnnc.report_page.bandwidth_chart import bandwidth
 from dnnc.report_page.definitions import DEFINITIONS
-from dnnc.report_page.figures import Network, network_data
+from dnnc.report_page.figures import Network, figures_data
 from dnnc.report_page.fronts import LayerFront
 from dnnc.report_page.fronts_chart import fronts
 from dnnc.report_page.markup import NOTHING, Markup, element, join, text
+from dnnc.report_page.memory_map import memory_map
 from dnnc.report_page.occupancy_chart import occupancy
 from dnnc.report_page.palette import hatches, picture_rules, variables
 from dnnc.report_page.per_layer import time, traffic
 from dnnc.report_page.picture import Picture
 from dnnc.report_page.roofline import roofline
-from dnnc.report_page.schedule_table import host_table, network_table, schedule_table
+from dnnc.report_page.schedule_table import host_table, network_table, plain_table, schedule_table
 
 _HEAD = """\
 <!DOCTYPE html>
@@ -49,6 +51,8 @@ def _pictures(network: Network) -> list[Picture]:
     if not network.timing.cycles:
         return []
     drawn = [traffic(network), time(network), occupancy(network), bandwidth(network)]
+    where = memory_map(network)
+    drawn += [where] if where else []
     front = fronts(network.slug, network.name, network.fronts) if network.fronts else None
     return [*drawn, front] if front else drawn
 
@@ -76,7 +80,7 @@ def _resource(name: str) -> str:
 
 def _figures(networks: Sequence[Network]) -> Markup:
     """The figures as JSON, in which nothing can end the element that it stands in."""
-    data = {"dnnc": dnnc.__version__, "networks": [network_data(network) for network in networks]}
+    data = {"dnnc": dnnc.__version__, "networks": [figures_data(network) for network in networks]}
     written = json.dumps(data, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         written = written.replace(character, f"\\u{ord(character):04x}")
@@ -107,18 +111,54 @@ def _overview(networks: Sequence[Network]) -> Markup:
 
 def _network(network: Network) -> Markup:
     drawn = _pictures(network)
-    contents = [*((picture.name, picture.title) for picture in drawn), (f"{network.slug}-schedules", "schedules")]
+    contents = [(picture.name, picture.title) for picture in drawn]
+    contents += [(f"{network.slug}-chip", "what stays on chip")] if network.made else []
+    contents.append((f"{network.slug}-schedules", "schedules"))
     links = join(element("li", element("a", text(name), href=f"#{place}")) for place, name in contents)
     return element(
         "section",
         element("h2", text(network.name)),
         element("p", text(f"On {verdict(network.plan)}.")),
+        _plan(network),
         element("nav", element("ul", links), aria_label=f"Of {network.name}"),
         join(map(_figure, drawn)),
         _untraded(network.fronts) if network.fronts else NOTHING,
+        _on_chip(network),
         _schedules(network),
         id=f"{network.slug}-network",
     )
+
+
+def _plan(network: Network) -> Markup:
+    """The plan's bytes and time, against those of plans that do less."""
+    found = [f"{word} {fact}".strip() for word, fact in plan_lines(network.plan)]
+    if not found:
+        return NOTHING
+    told = "; ".join(found)
+    if network.plan.network:
+        ms = 1e3 * network.performance.seconds
+        told += f". {ms:,.2f} ms; {layer_by_layer(network.plan, network.performance)}"
+    return element("p", text(f"{told[:1].upper()}{told[1:]}."), class_="note")
+
+
+def _on_chip(network: Network) -> Markup:
+    """Groups, what stays on chip and what goes to DRAM as tables."""
+    if network.made is None:
+        return NOTHING
+    of = Together(network.plan, network.made)
+    heading = element("h3", text(f"{network.name}: what stays on chip"), id=f"{network.slug}-chip")
+    captions = {
+        "Groups of layers that run by strips": groups_grid(of),
+        f"On chip from layer to layer; {KEPT}": kept_grid(of),
+        f"To DRAM; {STORED}": stored_grid(of),
+        "Who fills each memory at its fullest moment": fullest_grid(of),
+    }
+    tables = (
+        _scrolled(plain_table(caption, grid.headings, grid.rows, frozenset(grid.headings) - grid.text), caption)
+        for caption, grid in captions.items()
+        if grid.rows
+    )
+    return element("div", heading, *tables, class_="table")
 
 
 def _schedules(network: Network) -> Markup:

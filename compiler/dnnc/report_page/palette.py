@@ -64,7 +64,9 @@ _FORMS = f"""\
 .mark:hover .hit,.mark:focus .hit{{fill-opacity:.15}}
 .mark:focus{{outline:none}}
 .mark:focus .hit{{stroke-width:1.5}}
-.mark:focus .dot{{stroke-width:2.5}}"""
+.mark:focus .dot{{stroke-width:2.5}}
+.quiet{{pointer-events:none}}
+.mark:hover .room,.mark:focus .room{{stroke-width:1;opacity:1}}"""
 
 
 def variables() -> str:
@@ -97,7 +99,7 @@ def _rules(theme: int) -> str:
         f".bound{{fill:{ink['soft']}}}",
         f".mark:hover .hit,.mark:focus .hit{{fill:{ink['accent']}}}",
         f".mark:focus .hit{{stroke:{ink['accent']}}}",
-        f".mark:focus .dot{{stroke:{ink['ink']}}}",
+        f".mark:focus .dot,.mark:hover .room,.mark:focus .room{{stroke:{ink['ink']}}}",
     ]
     for i, pair in enumerate(SERIES, 1):
         fill = f"url(#hatch{i})" if i in HATCHES else pair[theme]

@@ -12,12 +12,14 @@ from dnnc.report_page.picture import Picture
 from dnnc_runtime.time_shares import SHARES
 
 _TRAFFIC = (
-    "DRAM payload of every layer, by tensor, in MB = 10⁶ bytes; the thin bar below is compulsory traffic: every "
-    "element once. At the end of the row: the layer's bytes, and how many times its compulsory bytes that is."
+    "DRAM payload of every layer, by tensor, in MB = 10⁶ bytes; the thin bar below is compulsory traffic of the layer "
+    "by itself: every element once. At the end of the row: the layer's bytes, and how many times its compulsory bytes "
+    "that is; less than once where other layers keep something of it on chip."
 )
 _TIME = (
     "Time of every layer in the timeline, by what it is spent on; the parts add up to all of it. The thin bar below is "
-    "a floor that no schedule of the layer beats. At the end of the row: the layer's time, and what takes most of it."
+    "a floor that no schedule of the layer beats; of computing alone where the layer is in a group. At the end of the "
+    "row: the layer's time, and what takes most of it."
 )
 
 

@@ -54,8 +54,8 @@ COLUMNS = (
     Column("output", _output),
     Column("c", _channels),
     Column("kernel", lambda line: (report.kernel(line.plan.layer.shape), None)),
-    Column("mode", lambda line: (line.plan.schedule.mode, None)),
-    Column("loops", lambda line: (report.loops(line.plan), None)),
+    Column("mode", lambda line: (line.mode, None)),
+    Column("loops", lambda line: (line.loops, None)),
     Column("DRAM MB", _megabytes(lambda line: line.plan.figures.dram_bytes)),
     Column("compulsory MB", _megabytes(lambda line: line.plan.compulsory_bytes)),
     Column("x compulsory", _factor),
@@ -66,7 +66,7 @@ COLUMNS = (
     Column("floor ms", lambda line: (f"{1e3 * _floor(line):,.3f}", _floor(line))),
     Column("Gop/s", lambda line: (f"{_rate(line) / 1e9:,.2f}", _rate(line))),
     Column("bound by", lambda line: (line.time.shares.bound, None)),
-    Column("proof", lambda line: (report.proof_word(line.plan.proof), None)),
+    Column("proof", lambda line: (report.layer_proof(line.plan), None)),
 )
 """What follows the layer's name."""
 
@@ -131,11 +131,11 @@ def host_table(layers: Sequence[HostLayer]) -> Markup:
 def network_table(networks: Sequence[Network]) -> Markup:
     """A row for each network."""
     headings = (
-        "network", "machine", "objective", "layers", "proven", "DRAM MB", "x compulsory", "Gop", "op/B",
+        "network", "machine", "objective", "plan", "layers", "proven", "DRAM MB", "x compulsory", "Gop", "op/B",
         "ms", "Gop/s", "% of peak", "host MB",
     )  # fmt: skip
     rows = [_network_row(network) for network in networks]
-    return plain_table("Networks", headings, rows, frozenset(headings[3:]))
+    return plain_table("Networks", headings, rows, frozenset(headings[4:]))
 
 
 def _network_row(network: Network) -> tuple[str, ...]:
@@ -145,6 +145,7 @@ def _network_row(network: Network) -> tuple[str, ...]:
         network.name,
         network.machine.name,
         str(plan.objective),
+        plan.network.scope if plan.network else "layerwise",
         f"{len(plan.on_array):,}",
         f"{proven:,}",
         report.megabytes(totals.dram_bytes),

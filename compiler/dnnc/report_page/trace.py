@@ -14,7 +14,6 @@ import numpy as np
 
 from dnnc.layer import HostLayer
 from dnnc.report_page.figures import Line, Network
-from dnnc.report_page.over_time import ends_of
 from dnnc.report_page.series import channel_bytes, envelope
 from dnnc.summary import Data
 from dnnc_runtime.jobs import UNITS, Job, Unit
@@ -97,13 +96,13 @@ def _names(network: Network) -> Iterator[Data]:
 def _layer_events(network: Network) -> Iterator[Data]:
     """Every layer's span; a host node is a moment, for it is not timed."""
     clock = _Clock(network)
-    for line, end in zip(network.lines, network.timing.ends, strict=True):
+    for line, start, end in network.spans:
         if isinstance(line, HostLayer):
             name = f"{line.name}: on the host, not timed"
             args = {"reason": line.reason, "read_bytes": line.read_bytes, "write_bytes": line.write_bytes}
             yield {"ph": "i", "s": "t", "pid": 1, "tid": 1, "name": name, "ts": clock(end), "args": args}
         else:
-            yield _complete(network, LAYERS, line.name, *ends_of(line, network), _layer_args(line))
+            yield _complete(network, LAYERS, line.name, start, end, _layer_args(line))
 
 
 def _layer_args(line: Line) -> Data:
@@ -123,7 +122,7 @@ def _unit_events(network: Network, unit: Unit) -> Iterator[Data]:
     for part in merged(timing.slices[unit]):
         job, before = timing.jobs[part.job], done.get(part.job, 0)
         done[part.job] = before + part.end - part.start
-        args = {"layer": timing.sections[job.section], "instruction": job.instruction}
+        args = {"layer": network.plan.layer_of(timing.sections[job.section]), "instruction": job.instruction}
         args |= (
             _moved(job, before, done[part.job]) if unit == "dram" else {"cycles": job.ticks / timing.ticks_per_cycle}
         )
@@ -140,8 +139,7 @@ def _memory_events(network: Network, memory: str) -> Iterator[Data]:
     """While a layer uses a memory: a slice with the most that it holds; and a counter of what it holds."""
     steps, size = network.timing.occupancy[memory], network.machine.memory(memory).bytes
     clock = _Clock(network)
-    for line in network.layers:
-        start, end = ends_of(line, network)
+    for line, start, end in network.spans:
         ((_, largest),) = envelope(steps, np.array((start, end), dtype=np.float64))
         if largest:
             args = {"largest_bytes": largest, "memory_bytes": size}
