@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -20,14 +20,26 @@ from hypothesis import strategies as st
 
 import dnnc
 from dnnc import artifact, documents
+from dnnc.agreement import agree
+from dnnc.chip import Chip
+from dnnc.constraints import loads
 from dnnc.documents import Damaged
+from dnnc.emit import emit
 from dnnc.enumerate import best
 from dnnc.pipeline import Compilation
-from dnnc.records import Document, ScheduleRecord, record, restore
+from dnnc.placement import Unplaced
+from dnnc.plan import Plan
+from dnnc.realize import realize
+from dnnc.records import Document, ScheduleRecord, moved_bytes, record, restore
 from dnnc.schedule import DIMS, Dim
+from dnnc.segments import SCOPES, Alone, Best, Network, Segment, Strips
 from dnnc.space import Space, active_sets, fits, grid, locate, schedule_of
+from dnnc.steps import Steps, steps_of
+from dnnc.together import alone_of, with_network
 from dnnc.traffic import Structure, Tiles
+from dnnc_runtime import machine as targets
 from dnnc_runtime.errors import ModelFault, UsageFault
+from dnnc_runtime.machine import Machine
 from lowering import Net
 from strategies import cases, layers, machines
 
@@ -54,7 +66,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiled(folder: Path) -> Compilation:
-    return dnnc.compile(folder / "net.onnx", constraints=folder / "rules.toml", objective="balanced")
+    return by_itself(folder)
+
+
+def by_itself(folder: Path) -> Compilation:
+    """Every layer from DRAM to DRAM."""
+    rules = folder / "rules.toml"
+    return dnnc.compile(folder / "net.onnx", constraints=rules, objective="balanced", plan="layerwise")
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +96,7 @@ def test_a_loaded_compilation_equals_the_saved_one(saved: Path, compiled: Compil
 
 
 def test_equal_compilations_give_equal_bytes(saved: Path, folder: Path) -> None:
-    again = dnnc.compile(folder / "net.onnx", constraints=folder / "rules.toml", objective="balanced")
-    again.save(folder / "again.dnnc")
+    by_itself(folder).save(folder / "again.dnnc")
     dnnc.load(saved).save(folder / "loaded.dnnc")
     assert (folder / "again.dnnc").read_bytes() == saved.read_bytes()
     assert (folder / "loaded.dnnc").read_bytes() == saved.read_bytes()
@@ -165,7 +182,7 @@ def test_the_published_form_has_the_members_that_are_read() -> None:
 @pytest.mark.parametrize("value", [0.5, None])
 def test_values_of_another_type_are_refused_by_reader_and_schema(saved: Path, member: str, value: object) -> None:
     content = json.loads(saved.read_bytes())
-    content[member] = value if (member, value) != ("constraints", None) else True
+    content[member] = True if value is None and member in ("constraints", "network") else value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(content, SCHEMA)
     del content[documents.SEAL]
@@ -206,6 +223,10 @@ def more(value: int) -> int:
     return value + 2
 
 
+def less(value: int) -> int:
+    return value - 2
+
+
 def without_first(value: list[Any]) -> list[Any]:
     return value[1:]
 
@@ -228,7 +249,7 @@ LAYER = ("layers", 0)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("format", value=0), "is of format 0, which is no longer read"),
+        (put("format", value=1), "is of format 1, which is no longer read"),
         (put("format", value="1"), "it states no format"),
         (put("cost_model", value="0"), "its bytes are those of cost model '0', this dnnc"),
         (one_more, "missing or unknown: extra"),
@@ -280,8 +301,8 @@ def test_an_unchanged_copy_is_accepted(saved: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_artifact_says_so(saved: Path, tmp_path: Path) -> None:
-    path = tampered(saved, tmp_path, lambda content: content.update(format=2, dnnc="9.1", novelty={}))
-    with pytest.raises(UsageFault, match=r"is of format 2, written by dnnc 9.1; .* formats up to 1: upgrade it, or"):
+    path = tampered(saved, tmp_path, lambda content: content.update(format=3, dnnc="9.1", novelty={}))
+    with pytest.raises(UsageFault, match=r"is of format 3, written by dnnc 9.1; .* formats up to 2: upgrade it, or"):
         artifact.load(path)
 
 
@@ -293,8 +314,8 @@ DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda text: b"[" * 100_000, "not a JSON document"),
     (lambda text: b"[]", "not a JSON object"),
     (lambda text: b"{}", "it states no format"),
-    (lambda text: b'{"format": 1}', "has no 'sha256'"),
-    (lambda text: b'{"format": 1, "format": 1}', "a key stands twice"),
+    (lambda text: b'{"format": 2}', "has no 'sha256'"),
+    (lambda text: b'{"format": 2, "format": 2}', "a key stands twice"),
     (lambda text: b'{"format": NaN}', "NaN is no JSON number"),
 ]
 
@@ -313,6 +334,304 @@ def test_a_damaged_artifact_is_refused(
 def test_an_absent_artifact(tmp_path: Path) -> None:
     with pytest.raises(UsageFault, match="cannot be read: No such file"):
         artifact.load(tmp_path / "absent.dnnc")
+
+
+# -- layers together --------------------------------------------------------------------------------------------------
+
+
+def chain() -> onnx.ModelProto:
+    """Convolutions that only strips can run on chip, a concatenation, and a sum over all of them."""
+    net = Net(x=(1, 4, 16, 16))
+    first = net.op("Relu", net.conv("x", 4, 8))
+    third = net.op("Relu", net.conv(net.op("Relu", net.conv(first, 8, 8)), 8, 16))
+    both = net.op("Concat", net.conv(third, 16, 8, 1), net.conv(third, 16, 8), axis=1)
+    net.conv(net.op("Relu", net.op("Add", net.conv(both, 16, 8), first)), 8, 4, 1)
+    return net.model()
+
+
+TOGETHER = {
+    "strips beside rows that stay": ("two-buffer", 2048),
+    "fewer rows than there were": ("two-buffer", 4096),
+    "layer by layer but on chip": ("two-buffer", 16384),
+    "by itself, too": ("two-buffer", 1024),
+    "units with a halo each": ("snowflake", 4096),
+}
+"""Targets, and bytes of feature maps with which a plan is of this kind."""
+
+
+def small(kind: str) -> Machine:
+    target, size = TOGETHER[kind]
+    machine = targets.load(target)
+    return machine.with_memory(machine.memory_of("output").name, size)
+
+
+@pytest.fixture(scope="module", params=TOGETHER)
+def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Compilation, Path]:
+    """A compilation whose layers run together, and its artifact."""
+    folder = tmp_path_factory.mktemp("together")
+    onnx.save(chain(), str(folder / "net.onnx"))
+    compilation = dnnc.compile(folder / "net.onnx", small(request.param))
+    compilation.save(folder / "net.dnnc")
+    return compilation, folder / "net.dnnc"
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fused") / "net.dnnc"
+    dnnc.compile(chain(), small("strips beside rows that stay")).save(path)
+    return path
+
+
+def test_a_plan_for_all_layers_reads_back(together: tuple[Compilation, Path], tmp_path: Path) -> None:
+    compiled, path = together
+    jsonschema.validate(json.loads(path.read_bytes()), SCHEMA)
+    loaded = artifact.load(path)
+    assert loaded.plan == compiled.plan
+    assert loaded.program == compiled.program
+    assert loaded.counted == compiled.counted
+    artifact.attach(loaded).save(path.with_name("again.dnnc"))
+    assert path.with_name("again.dnnc").read_bytes() == path.read_bytes()
+
+
+def test_a_plan_for_all_layers_runs(together: tuple[Compilation, Path]) -> None:
+    loaded = artifact.attach(artifact.load(together[1], walk=False))
+    values = {"x": np.random.default_rng(0).standard_normal((1, 4, 16, 16))}
+    for numbers in ("float32", "fixed"):
+        found = dnnc.verify(loaded, values, numbers)
+        assert found.agree
+        assert found.counted == together[0].counted
+
+
+def test_scopes_read_back_as_what_they_are(tmp_path: Path) -> None:
+    moved: list[int] = []
+    for scope in SCOPES:
+        dnnc.compile(chain(), small("strips beside rows that stay"), plan=scope).save(tmp_path / "net.dnnc")
+        plan = artifact.load(tmp_path / "net.dnnc").plan
+        assert (plan.network.scope if plan.network else "layerwise") == scope
+        moved.append(plan.totals.dram_bytes)
+    assert moved == sorted(moved, reverse=True)
+    assert len({*moved}) == len(SCOPES)
+
+
+def test_layers_that_a_user_constrains_run_by_themselves(folder: Path, tmp_path: Path) -> None:
+    onnx.save(chain(), str(tmp_path / "net.onnx"))
+    compiled = dnnc.compile(tmp_path / "net.onnx", "two-buffer", constraints=loads(RULES, "rules.toml"))
+    compiled.save(tmp_path / "net.dnnc")
+    assert artifact.load(tmp_path / "net.dnnc").plan == compiled.plan
+    # Without the rules, the first layers would be free to run together: another plan than the one that is stored.
+    path = tampered(tmp_path / "net.dnnc", tmp_path, put("network", "segments", 0, "bounds", value=[16]))
+    with pytest.raises(UsageFault, match="network: segment 0: its layers cannot run by strips"):
+        artifact.load(path)
+
+
+RULES = '[[layer]]\nmatch = "conv0"\ntiles = { y = 2 }\n'
+
+
+def whole(content: dict[str, Any]) -> None:
+    """One strip in place of many, with the figures as they were."""
+    content["network"]["segments"][0]["bounds"] = [16]
+
+
+def joined(content: dict[str, Any]) -> None:
+    """All segments as one."""
+    segments = content["network"]["segments"]
+    rows = list(range(1, 17))
+    segments[:] = [{"first": 0, "stop": segments[-1]["stop"], "bounds": rows, "entering": [], "leaving": []}]
+
+
+def forgotten(content: dict[str, Any]) -> None:
+    """Rows that are needed later, and not said to stay."""
+    for segment in content["network"]["segments"][:2]:
+        segment["leaving"] = []
+    content["network"]["segments"][1]["entering"] = []
+
+
+def apart(content: dict[str, Any]) -> None:
+    """Layer by layer, with the figures of layers that run together."""
+    count = content["network"]["segments"][-1]["stop"]
+    content["network"]["segments"] = [
+        {"first": at, "stop": at + 1, "bounds": [], "entering": [], "leaving": []} for at in range(count)
+    ]
+
+
+def no_network(content: dict[str, Any]) -> None:
+    """Layer by layer, as of a plan that was not searched for."""
+    content["network"] = None
+
+
+SEGMENT = ("network", "segments", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("status", value="feasible"), 'states status "feasible", where it is "optimal"'),
+        (no_network, "states "),
+        (put("network", "scope", value="layerwise"), "network: layers run together, though each is to run by itself"),
+        (put("network", "scope", value="resident"), "network: the best plans are of layerwise, resident, fused, exp"),
+        (put("network", "scope", value="all"), "network.scope: found 'all'"),
+        (
+            edit("network", "best", by=lambda best: {"fused": best["fused"]}),
+            "network: the best plans are of fused, exp",
+        ),
+        (edit("network", "best", "layerwise", "bytes", by=more), "network: layer by layer it is "),
+        (edit("network", "best", "layerwise", "bound", by=less), "network: layer by layer it is "),
+        (put("network", "best", "resident", "bytes", value=1), "network: resident: a bound of "),
+        (edit("network", "best", "fused", "bytes", by=more), "network: the plan is said to move "),
+        (edit("network", "best", "fused", "bytes", by=less), "network: fused: a bound of "),
+        (edit("network", "best", "fused", "bound", by=more), "network: fused: a bound of "),
+        (put("network", "best", "fused", "bound", value=10), "network: fused: a bound of 10 bytes, which is not from"),
+        (edit("network", "best", "fused", "bound", by=less), 'states status "optimal", where it is "feasible"'),
+        (put("network", "segments", value=[]), "network: the segments are not of all 7 layers"),
+        (edit("network", "segments", by=without_first), "network: segment 0 is of layers 3 to 5, expected a next one"),
+        (edit("network", "segments", by=lambda s: s[:-1]), "network: the segments are not of all 7 layers"),
+        (edit("network", "segments", by=lambda s: s[::-1]), "network: segment 0 is of layers 5 to 7"),
+        (edit("network", "segments", by=lambda s: [*s, s[-1]]), "network: segment 3 is of layers 5 to 7"),
+        (put("network", "segments", 2, "stop", value=8), "network: segment 2 is of layers 5 to 8"),
+        (put("network", "segments", 2, "stop", value=5), "network: segment 2 is of layers 5 to 5"),
+        (put(*SEGMENT, "bounds", value=[]), "network: segment 1: several layers, or rows on chip, but no strips"),
+        (put(*SEGMENT, "bounds", value=[0, 16]), "network: segment 1: its strips do not end one after the other"),
+        (put(*SEGMENT, "bounds", value=[8, 8, 16]), "network: segment 1: its strips do not end one after the other"),
+        (put(*SEGMENT, "bounds", value=[8, 15]), "network: segment 1: its strips do not end one after the other, and "),
+        (put(*SEGMENT, "bounds", value=[8, 10**30]), "network: segment 1: its strips do not end one after the other"),
+        (
+            put(*SEGMENT, "entering", value=[[1, 0]]),
+            "network: segment 1: 0 lines of map 1 on chip, where a unit has 16",
+        ),
+        (put(*SEGMENT, "entering", value=[[1, 17]]), "network: segment 1: 17 lines of map 1 on chip, where a unit has"),
+        (put(*SEGMENT, "entering", value=[[-1, 1]]), "network: segment 1: map -1 cannot stay on chip"),
+        (put(*SEGMENT, "entering", value=[[99, 1]]), "network: segment 1: map 99 cannot stay on chip"),
+        (put(*SEGMENT, "entering", value=[[1, 1], [1, 1]]), "network: segment 1: its maps are not in order"),
+        (
+            put(*SEGMENT, "leaving", value=[]),
+            "network: segment 1: maps that its layers do not read are not as they were",
+        ),
+        (
+            put(*SEGMENT, "entering", value=[[1, 2]]),
+            "network: segment 1: maps that its layers do not read are not as t",
+        ),
+        (put("network", "segments", 2, "entering", value=[[1, 2]]), "segment 2: 2 lines of map 1 are not on chip when"),
+        (put("network", "segments", 0, "entering", value=[[0, 1]]), "segment 0: 1 lines of map 0 are not on chip when"),
+        (put("network", "segments", 0, "leaving", value=[[1, 16]]), "segment 0: there is no room for its rows on chip"),
+        (whole, "network: segment 0: there is no room for its rows on chip"),
+        (joined, "network: segment 0: there is no room for its rows on chip"),
+        (forgotten, "network: segment 2: 1 lines of map 1 are not on chip when it starts"),
+        (apart, "network: the plan is said to move "),
+        (put(*LAYER, "strips", value=15), "layer 'conv0': states strips 15, where it is 16"),
+        (put(*LAYER, "alone", value=None), "layer 'conv0': states alone null, where it is "),
+        (edit(*LAYER, "alone", "cycles", by=more), "layer 'conv0': states alone.cycles "),
+        (edit(*LAYER, "figures", "traffic", "input", 0, by=more), "layer 'conv0': states figures.traffic.input[0] "),
+        (edit(*LAYER, "figures", "bus", "input", 0, by=more), "layer 'conv0': states figures.bus.input[0] "),
+        (edit(*LAYER, "figures", "cycles", by=more), "layer 'conv0': states figures.cycles "),
+        (edit("totals", "dram_bytes", by=more), "states totals.dram_bytes "),
+        (edit("machine", "text", by=lambda text: text.replace("2048", "4096")), "compile the model again"),
+    ],
+)
+def test_a_changed_plan_is_refused(fused: Path, tmp_path: Path, change: Any, message: str) -> None:
+    path = tampered(fused, tmp_path, change)
+    with pytest.raises(UsageFault) as fault:
+        artifact.load(path)
+    assert message in str(fault.value)
+    assert str(fault.value).startswith(f"artifact {str(path)!r}: ")
+    assert str(fault.value).endswith("; compile the model again")
+
+
+def places(value: Any, where: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Paths of all members and items."""
+    if where:
+        yield where
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*where, key))
+
+
+def changed(data: st.DataObject, value: Any) -> Any:
+    """Another value in a value's place."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return data.draw(st.sampled_from([None, True, "", "fused", "layerwise", 0, [], {}]))
+    if isinstance(value, int):
+        return data.draw(st.one_of(st.integers(value - 3, value + 3), st.sampled_from([0, -1, 1, 2**63, 10**40, None])))
+    if isinstance(value, list):
+        some = data.draw(st.lists(st.sampled_from(value or [0, 1, []]), max_size=len(value) + 1))
+        return data.draw(st.sampled_from([some, value[1:], value[:-1], value[::-1], value + value[-1:]]))
+    return data.draw(st.sampled_from([{}, None, [], {**value, "more": 1}, dict(list(value.items())[1:])]))
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_whatever_is_changed_is_refused_or_makes_no_difference(
+    together: tuple[Compilation, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    compiled, path = together
+
+    def change(content: dict[str, Any]) -> None:
+        parts = [("network",)] * 3 + [("layers",), ("totals",), ("status",)]
+        for _ in range(data.draw(st.integers(1, 3))):
+            (part,) = data.draw(st.sampled_from(parts))
+            where = data.draw(st.sampled_from([(part, *rest) for rest in [(), *places(content[part])]]))
+            with suppress(KeyError, IndexError, TypeError):
+                edit(*where, by=lambda value: changed(data, value))(content)
+                return
+
+    copy = tampered(path, tmp_path_factory.mktemp("changed"), change)
+    # Anything else that is raised is a defect.
+    with suppress(UsageFault):
+        loaded = artifact.load(copy)
+        assert loaded.plan.totals == compiled.plan.totals
+        assert loaded.counted == compiled.counted
+
+
+@st.composite
+def plans(draw: st.DrawFn, steps: Steps, units: int) -> list[Segment]:
+    """Segments such as a search might find, not all of which can run."""
+    segments: list[Segment] = []
+    held: dict[int, int] = {}
+    first = 0
+    while first < len(steps.at):
+        if draw(st.integers(0, 4)) == 0:
+            segments.append(Alone(first))
+            first += 1
+            continue
+        stop = draw(st.integers(first + 1, len(steps.at)))
+        numbers = [number for position in range(first, stop) for number in steps.at[position]]
+        rows = steps.steps[numbers[-1]].layer.shape.y.out
+        entering = {m: draw(st.integers(1, each)) for m, each in held.items() if draw(st.booleans())}
+        local = {m for number in numbers for read in steps.steps[number].reads for m in read.maps}
+        local |= {steps.steps[number].map for number in numbers}
+        blocks = {m: -(-steps.maps[m].lines // units) for m in local if not steps.maps[m].why}
+        leaving = {m: each for m, each in entering.items() if m not in local}
+        leaving |= {m: draw(st.integers(1, block)) for m, block in blocks.items() if draw(st.booleans())}
+        bounds = sorted(draw(st.sets(st.integers(1, rows - 1), max_size=rows))) if rows > 1 else []
+        pairs = (tuple(sorted(lines.items())) for lines in (entering, leaving))
+        segments.append(Strips(first, stop, (*bounds, rows), *pairs))
+        held, first = leaving, stop
+    return segments
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_plans_that_can_run_move_what_was_found_without_places(
+    together: tuple[Compilation, Path], data: st.DataObject
+) -> None:
+    compiled = together[0]
+    memory = compiled.machine.memory_of("output")
+    machine = compiled.machine.with_memory(memory.name, memory.bytes * data.draw(st.sampled_from([1, 2, 4, 16])))
+    apart = Plan(machine, compiled.plan.objective, tuple(
+        replace(layer, figures=layer.by_itself, alone=None, strips=0) for layer in compiled.plan.on_array
+    ))  # fmt: skip
+    chip, alone = Chip(machine), alone_of(apart)
+    steps = steps_of(compiled.lowered)
+    segments = data.draw(plans(steps, chip.units))
+    try:
+        moved = moved_bytes(segments, steps, chip, alone)
+    except Damaged:
+        return
+    made = realize(steps, chip, segments, alone)
+    if isinstance(made, Unplaced):
+        return
+    found = with_network(apart, Network("fused", tuple(segments), {"fused": Best(moved, moved)}), made)
+    assert found.totals.dram_bytes == moved
+    agree(found, emit(compiled.lowered, dict(found.schedules), machine, made))
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -322,7 +322,7 @@ def moved_bytes(
 def _best(stored: NetworkRecord, steps: Steps, chip: Chip, layerwise: int) -> dict[Scope, Best]:
     """What is known of every scope: each may do what those before it do."""
     scopes = SCOPES[: SCOPES.index(stored.scope) + 1]
-    if [*stored.best] != [*scopes]:
+    if {*stored.best} != {*scopes}:
         raise Damaged(f"the best plans are of {', '.join(stored.best) or 'nothing'}, expected {', '.join(scopes)}")
     best: dict[Scope, Best] = {scope: Best(stored.best[scope].bytes, stored.best[scope].bound) for scope in scopes}
     if best["layerwise"] != Best(layerwise, layerwise):
