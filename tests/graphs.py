@@ -80,9 +80,9 @@ class Builder:
 
 
 @st.composite
-def networks(draw: st.DrawFn, most: int = 7) -> onnx.ModelProto:
-    """A network of at most about ``most`` operators."""
-    size, channels = draw(st.integers(3, 9)), draw(st.integers(1, 5))
+def networks(draw: st.DrawFn, most: int = 7, largest: int = 9) -> onnx.ModelProto:
+    """A network of about ``most`` operators on at most as many rows as ``largest``."""
+    size, channels = draw(st.integers(3, largest)), draw(st.integers(1, 5))
     made = Builder(draw(st.sampled_from([1, 1, 1, 2])), channels, size, draw(st.integers(0, 99)))
     x = made.conv(made.input, draw(st.integers(1, 6)), draw(st.sampled_from([1, 3])))
     extra: Value | None = None

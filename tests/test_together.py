@@ -23,7 +23,7 @@ from dnnc_runtime.machine import Machine
 from graphs import Builder, networks
 
 SCOPES: tuple[Scope, ...] = ("layerwise", "resident", "fused")
-SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
@@ -77,7 +77,8 @@ def test_a_larger_memory_never_costs_bytes(model: onnx.ModelProto, target: Machi
     small = compiled(model, target, "fused")
     more = target.with_memory("maps", 2 * target.memory("maps").bytes)
     large = compiled(model, more, "fused")
-    assert small.plan.network is not None and large.plan.network is not None
+    assert small.plan.network is not None
+    assert large.plan.network is not None
     assert large.plan.network.bound <= small.plan.network.bytes
     assert large.plan.totals.dram_bytes <= small.plan.totals.dram_bytes
 

@@ -1,0 +1,92 @@
+"""Every plan of small random networks, executed: none moves fewer bytes than the one that the search finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import onnx
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from dnnc.chip import Chip
+from dnnc.emit import emit
+from dnnc.grouping import grouped
+from dnnc.pipeline import Compilation, compile
+from dnnc.realize import Realized, realize
+from dnnc.segments import Alone, Segment, Strips
+from dnnc.steps import Steps, steps_of
+from dnnc.together import alone_of
+from dnnc.ways import Cuts, Meter
+from dnnc_runtime import Counters, machine, walk
+from dnnc_runtime.errors import CapacityFault, DisagreementFault
+from graphs import networks
+
+MOST = 250
+"""Plans of a network at most: networks that have more are passed over."""
+
+
+def plans(steps: Steps, chip: Chip, position: int, held: Mapping[int, int]) -> Iterator[tuple[Segment, ...]]:
+    """All plans from a position on, given how many rows of every map are on chip."""
+    if position == len(steps.at):
+        yield ()
+        return
+    for rest in plans(steps, chip, position + 1, {}):
+        yield Alone(position), *rest
+    for stop in range(position + 1, len(steps.at) + 1):
+        made = grouped(steps, chip, position, stop)
+        if made is None:
+            break
+        wanted = [m for m in made.later if steps.wanted(m, stop) and not steps.maps[m].why]
+        blocks = {m: -(-steps.maps[m].lines // chip.units) for m in wanted}
+        entering = {m: each for m, each in held.items() if each}
+        stays = {m: each for m, each in entering.items() if steps.wanted(m, stop)}
+        for bounds in Cuts(made.group, Meter()).levels:
+            for leaving in _each(blocks | stays):
+                segment = Strips(
+                    position, stop, bounds, tuple(sorted(entering.items())), tuple(sorted(leaving.items()))
+                )
+                for rest in plans(steps, chip, stop, leaving):
+                    yield segment, *rest
+
+
+def _each(most: Mapping[int, int]) -> Iterator[dict[int, int]]:
+    """Every choice of as many rows of every map, or fewer; none of a map is not listed."""
+    if not most:
+        yield {}
+        return
+    (m, each), *others = most.items()
+    for rest in _each(dict(others)):
+        yield rest
+        for rows in range(1, each + 1):
+            yield {m: rows, **rest}
+
+
+def counted(made: Compilation, steps: Steps, segments: tuple[Segment, ...]) -> int | None:
+    """The bytes that a plan moves when its program is walked; None if it does not fit."""
+    found = realize(steps, Chip(made.machine), segments, alone_of(made.plan))
+    if not isinstance(found, Realized):
+        return None
+    program = emit(made.lowered, made.plan.schedules, made.machine, found)
+    counters = Counters(program)
+    try:
+        walk(program, [counters])
+    except DisagreementFault:
+        return None
+    return counters.total().payload
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(networks(most=4, largest=4), st.sampled_from([256, 512, 1024]), st.sampled_from([256, 1024]))
+def test_no_plan_moves_fewer_bytes(model: onnx.ModelProto, maps: int, weights: int) -> None:
+    target = machine.load("two-buffer").with_memory("maps", maps).with_memory("weights", weights)
+    try:
+        made = compile(model, target)
+    except CapacityFault:
+        assume(False)
+        raise
+    steps = steps_of(made.lowered)
+    every = list(islice(plans(steps, Chip(target), 0, {}), MOST + 1))
+    assume(len(every) <= MOST)
+    moved = [bytes_moved for segments in every if (bytes_moved := counted(made, steps, segments)) is not None]
+    assert made.plan.totals.dram_bytes <= min(moved)
