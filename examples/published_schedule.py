@@ -64,7 +64,7 @@ def convolutions() -> onnx.ModelProto:
 
 def traffic(model: onnx.ModelProto, constraints: Path | None = None) -> dict[str, Traffic]:
     """What every convolution moves on Snowflake, with the fewest bytes that the constraints allow."""
-    compilation = dnnc.compile(model, "snowflake", constraints=constraints)
+    compilation = dnnc.compile(model, "snowflake", plan="layerwise", constraints=constraints)
     moved = {layer: compilation.traffic[layer] for layer in PUBLISHED}
     return {name: Traffic(_kib(of["weights"]), _kib(of["input"] + of["output"])) for name, of in moved.items()}
 

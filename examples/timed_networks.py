@@ -141,7 +141,7 @@ def original_resnet50() -> onnx.ModelProto:
 
 def linear_layer(size: int, vectors: int, cache: Path | None = None) -> Timed:
     """A linear layer with the fewest bytes."""
-    return timed(dnnc.compile(linear(size=size, batch=vectors), cache=cache))["linear"]
+    return timed(dnnc.compile(linear(size=size, batch=vectors), plan="layerwise", cache=cache))["linear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +162,12 @@ class Runs:
 
 def replay(cache: Path | None = None) -> dnnc.Compilation:
     """AlexNetOWT's convolutions under the published schedule."""
-    return dnnc.compile(convolutions(), constraints=PUBLISHED_SCHEDULE, cache=cache)
+    return dnnc.compile(convolutions(), constraints=PUBLISHED_SCHEDULE, plan="layerwise", cache=cache)
 
 
 def fastest(model: onnx.ModelProto, cache: Path | None = None, objective: Goal = "latency") -> Network:
     """A network with what the search chooses for the least time."""
-    return timed(dnnc.compile(model, objective=objective, cache=cache))
+    return timed(dnnc.compile(model, plan="layerwise", objective=objective, cache=cache))
 
 
 def runs(cache: Path | None = None) -> Runs:

@@ -102,7 +102,7 @@ def check_numbers(compiled: Compilation) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ALL)
 def test_fewest_bytes(name: str, target: str, results: Path) -> None:
-    compiled = dnnc.compile(build(name), target, cache=results)
+    compiled = dnnc.compile(build(name), target, plan="layerwise", cache=results)
     assert compiled.plan.status == "optimal"
     check_counts(compiled)
     if (name, target) not in COUNTED_ONLY:
@@ -115,9 +115,11 @@ def test_fewest_bytes(name: str, target: str, results: Path) -> None:
 @pytest.mark.parametrize(("name", "target"), OTHERS)
 def test_other_objectives(name: str, target: str, results: Path) -> None:
     model = build(name)
-    traffic = dnnc.compile(model, target, cache=results)
-    latency = dnnc.compile(model, target, objective="latency", cache=results)
-    balanced = dnnc.compile(model, target, objective=Objective("balanced", 10), cache=results)
+    traffic = dnnc.compile(model, target, plan="layerwise", cache=results)
+    latency = dnnc.compile(model, target, plan="layerwise", objective="latency", cache=results)
+    balanced = dnnc.compile(
+        model, target, plan="layerwise", objective=Objective("balanced", 10), cache=results
+    )
     check_counts(latency)
     check_counts(balanced)
     fewest = {layer.name: layer.proof.value for layer in latency.plan.on_array}

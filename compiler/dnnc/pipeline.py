@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dnnc.layer import HostLayer, Lowered
     from dnnc.numeric import System, Values, Verification
     from dnnc.planning import Planner, Progress
+    from dnnc.realize import Realized
     from dnnc.realize import Realized
     from dnnc_runtime.program import Program
     from dnnc_runtime.timeline import Timing
@@ -156,7 +157,7 @@ def compile(
         planner.store.close()
     tell("plan", layers)
     fixed = fixed_layers(lowered, machine, rules)
-    whole, made = Together(lowered, layers, fixed, time_limit).find(plan)
+    whole, made = Together(lowered, layers, fixed, time_limit).find(plan, partial(_cycles, lowered))
     tell("together", whole)
     warn_if_long(whole)
     program = emit(lowered, whole.schedules, machine, made)
@@ -165,6 +166,14 @@ def compile(
     tell("agreement", counted)
     shapes = dict(input_shapes or {})
     return Compilation(graph, lowered, whole, program, counted, rules, shapes, unfused, planner.interrupted)
+
+
+def _cycles(lowered: Lowered, plan: Plan, made: Realized | None) -> float:
+    """How long a plan takes."""
+    from dnnc.emit import emit
+    from dnnc_runtime.timeline import timeline
+
+    return timeline(emit(lowered, plan.schedules, plan.machine, made)).cycles
 
 
 def fixed_layers(lowered: Lowered, machine: Machine, rules: Constraints | None) -> frozenset[str]:

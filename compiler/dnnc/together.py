@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from dnnc.chip import Chip
@@ -13,6 +13,9 @@ from dnnc.plan import LayerPlan, Plan
 from dnnc.realize import Realized, realize
 from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Strips
 from dnnc.steps import Steps, steps_of
+
+Timed = Callable[[Plan, Realized | None], float]
+"""Cycles that a plan takes."""
 
 WORK_PER_SECOND = 100_000
 """Sections that the search goes through in a deterministic second: about as many as in one of a 3 GHz core."""
@@ -38,8 +41,24 @@ class Together:
     fixed: Collection[str] = ()
     time_limit: float = 60.0
 
-    def find(self, scope: Scope) -> tuple[Plan, Realized | None]:
-        """The best plan of a scope, made concrete; as it is if that is layer by layer."""
+    def find(self, scope: Scope, timed: Timed) -> tuple[Plan, Realized | None]:
+        """The best plan of a scope, made concrete; as it is if that is layer by layer.
+
+        For the fewest bytes that is the plan of the widest scope. Where time counts, the plans of all scopes are timed,
+        and the fastest is taken, or of those that are nearly as fast the one that moves fewest bytes.
+        """
+        plans = [self.fewest(scope)]
+        goal = self.plan.objective
+        if goal.goal == "traffic" or plans[0][1] is None:
+            return plans[0]
+        plans += [self.fewest(other) for other in SCOPES[: SCOPES.index(scope)]]
+        times = [timed(*plan) for plan in plans]
+        most = min(times) * (1 + goal.percent / 100 if goal.goal == "balanced" else 1)
+        near = [plan for plan, time in zip(plans, times, strict=True) if time <= most]
+        return min(near, key=lambda plan: plan[0].totals.dram_bytes)
+
+    def fewest(self, scope: Scope) -> tuple[Plan, Realized | None]:
+        """The plan of a scope that moves the fewest bytes."""
         chip = Chip(self.plan.machine)
         if scope == "layerwise" or chip.why:
             return self.plan, None
