@@ -4,26 +4,40 @@ import json
 from dataclasses import replace
 from functools import cache
 from io import StringIO
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+import dnnc
 from dnnc import onnx_import, report
 from dnnc.axis import footprint_cut
+from dnnc.cli.program import app
 from dnnc.emit import emit, emit_layer
 from dnnc.front import Front
-from dnnc.inspect_text import Inspection, layer_inspection, layer_text, program_lines
+from dnnc.inspect_text import (
+    Inspection,
+    StripInspection,
+    layer_inspection,
+    layer_text,
+    program_lines,
+    strips_inspection,
+    strips_text,
+)
 from dnnc.layer import HostLayer, Layer, Lowered
 from dnnc.lower import lower
 from dnnc.nest_text import Transfer, nest_lines, transfers
-from dnnc.performance import floor_cycles, layer_performance, performances, total
+from dnnc.network_text import Together, kept_grid, network_lines, sections, stored_grid, together_data
+from dnnc.performance import floor_cycles, layer_performance, layer_times, performances, total
 from dnnc.plan import LayerPlan, Plan
 from dnnc.planning import Planner, layer_plan
 from dnnc.points import Found
 from dnnc.schedule import Pin, Schedule
 from dnnc.search import Objective, Proof, Result, RunnerUp
+from dnnc.segments import Alone
 from dnnc.simplify import simplify
-from dnnc.summary import compiled_data, host_data, machine_data, plan_data
+from dnnc.summary import compiled_data, groups, host_data, layerwise_cycles, machine_data, plan_data
 from dnnc_runtime.machine import Machine, load
 from dnnc_runtime.program import Program
 from dnnc_runtime.timeline import timeline
@@ -61,7 +75,7 @@ def inspection(plan: LayerPlan, moved: tuple[Transfer, ...], runners: list[Runne
     """A layer as it is inspected, with a front of its own schedule alone."""
     program = emit_layer(plan.layer, plan.schedule, SNOWFLAKE)
     found = Found(plan.schedule, plan.figures.dram_bytes, plan.figures.cycles, 18)
-    time = layer_performance(plan, SNOWFLAKE, timeline(program))
+    time = layer_performance(plan, SNOWFLAKE, timeline(program).times)
     return Inspection(plan, SNOWFLAKE, moved, time, runners, Front((found,), found.cycles))
 
 
@@ -344,7 +358,7 @@ def test_times_add_up_and_none_is_below_its_floor() -> None:
     plan, program = network()
     timing = timeline(program)
     times = performances(plan, timing)
-    of = total(SNOWFLAKE, times.values())
+    of = total(plan, times.values())
     assert of.cycles == pytest.approx(timing.cycles)
     assert of.shares.total == pytest.approx(of.cycles)
     for layer in plan.on_array:
@@ -356,6 +370,234 @@ def test_times_add_up_and_none_is_below_its_floor() -> None:
     assert data["totals"]["time"]["cycles"] == pytest.approx(sum(layer["time"]["cycles"] for layer in data["layers"]))
     # Two images a run.
     assert data["totals"]["time"]["frames_per_s"] == pytest.approx(2e3 / data["totals"]["time"]["ms"])
+
+
+# -- layers that run together ------------------------------------------------------------------------------------------
+
+SMALL = pytest.mark.parametrize("maps", [6144, 8192, 16384])
+"""Bytes of a unit's memory for maps: for nothing to stay on chip, for some rows, for everything."""
+
+
+@cache
+def strips(maps: int) -> dnnc.Compilation:
+    """A fused pool and a residual on a machine with small memories."""
+    net = ModelBuilder("strips", 0)
+    x = net.max_pool(net.relu(net.conv(net.input(1, 16, 32, 32), "first", 32, 3, pad=1), "relu"), "pool", 2, stride=2)
+    y = net.relu(net.conv(x, "second", 32, 3, pad=1), "relu2")
+    x = net.relu(net.add(x, net.conv(y, "third", 32, 3, pad=1), "add"), "relu3")
+    machine = SNOWFLAKE.with_memory("maps", maps).with_memory("weights", 4096)
+    return dnnc.compile(net.model(net.conv(x, "last", 48, 3, pad=1)), machine)
+
+
+def together(maps: int) -> Together:
+    made = strips(maps).realized
+    assert made is not None
+    return Together(strips(maps).plan, made)
+
+
+@SMALL
+def test_a_layer_s_time_is_that_of_all_its_sections(maps: int) -> None:
+    plan, timing = strips(maps).plan, strips(maps).timing
+    times = performances(plan, timing)
+    of = total(plan, times.values())
+    assert of.cycles == pytest.approx(timing.cycles)
+    assert of.shares.total == pytest.approx(of.cycles)
+    assert of.floor <= of.cycles
+    found = layer_times(plan, timing)
+    assert list(found) == [layer.name for layer in plan.layers]
+    assert sum(map(len, found.values())) == len(timing.sections)
+    for layer in plan.on_array:
+        halves = 2 if layer.strips and layer.layer.shape.pool else 1
+        assert len(found[layer.name]) >= max(1, layer.strips)
+        assert len(found[layer.name]) <= max(1, layer.strips) * halves
+
+
+@SMALL
+def test_tables_say_how_a_layer_runs(maps: int) -> None:
+    compilation = strips(maps)
+    rows = report.layers_grid(compilation.plan, compilation.timing, compilation.realized).rows
+    modes = {mode.name for mode in compilation.machine.modes}
+    numbers = {name: group.number for group in groups(compilation.plan) for name in group.layers}
+    for layer, row in zip(compilation.plan.on_array, rows, strict=True):
+        assert row[5] in modes
+        assert row[7] == f"{layer.figures.dram_bytes / 1e6:.3f}"
+        if layer.strips:
+            assert row[6] == f"strips {layer.strips} of group {numbers[layer.name]}"
+            assert row[9] == "-"
+    blind = report.layers_grid(compilation.plan).rows
+    assert [row[5] == "-" for row in blind] == [layer.strips > 0 for layer in compilation.plan.on_array]
+
+
+@SMALL
+def test_totals_set_the_plan_s_bytes_and_time_against_those_of_less(maps: int) -> None:
+    plan, timing = strips(maps).plan, strips(maps).timing
+    assert plan.network is not None
+    lines = report.totals_lines(plan, timing)
+    moved = plan.totals.dram_bytes
+    found = [line for line in lines if line.startswith("plan ")]
+    assert found == [f"plan       fused: {moved / 1e6:.3f} MB, proven minimal"]
+    layerwise = plan.network.best["layerwise"].bytes
+    assert layerwise == sum(layer.by_itself.dram_bytes for layer in plan.on_array)
+    least = f"layerwise: {layerwise / 1e6:.3f} MB, proven minimal; this is {moved / layerwise:.4f} x as much"
+    assert any(line.endswith(least) for line in lines)
+    own = layerwise_cycles(plan)
+    assert lines[-1].endswith(f"this takes {timing.cycles / own:.4f} x as long")
+    assert max(map(len, lines)) <= 110
+
+
+def test_a_gap_is_named() -> None:
+    plan = strips(8192).plan
+    assert plan.network is not None
+    best = {**plan.network.best, "fused": plan.network.best["fused"]._replace(bound=115_856)}
+    lines = list(report.plan_lines(replace(plan, network=replace(plan.network, best=best))))
+    moved = plan.totals.dram_bytes
+    gap = 100 * (moved - 115_856) / moved
+    assert lines[0] == ("plan", f"fused: {moved / 1e6:.3f} MB, at most {gap:.2g} % from the least (0.116 MB)")
+    assert report.verdict(plan).endswith("all proven optimal by themselves; 3 of them in 3 groups")
+
+
+def test_what_a_machine_cannot_keep_is_said() -> None:
+    plan, _, _ = planned(published())
+    assert list(report.plan_lines(Plan(SNOWFLAKE, Objective(), (plan,)))) == []
+    apart = replace(SNOWFLAKE, units_can_send=False)
+    ((word, why),) = report.plan_lines(Plan(apart, Objective(), (plan,)))
+    assert (word, why) == ("plan", "layer by layer: the units of snowflake cannot send rows to each other")
+
+
+@SMALL
+def test_data_of_a_network_has_its_groups(maps: int) -> None:
+    compilation = strips(maps)
+    data = json.loads(json.dumps(compiled_data(compilation.plan, compilation.timing, compilation.realized)))
+    network = data["network"]
+    assert network["best"]["fused"]["bytes"] == data["totals"]["dram_bytes"] >= network["best"]["fused"]["bound"]
+    assert [name for group in network["groups"] for name in group["layers"]] == [
+        layer["name"] for layer in data["layers"] if layer["strips"]
+    ]
+    for group in network["groups"]:
+        assert len(group["strips"]) == data_of(data, group["layers"][0])["strips"]
+        assert group["strips"][0][0] == 0
+        assert all(first < stop for first, stop in group["strips"])
+        assert all(a[1] == b[0] for a, b in zip(group["strips"], group["strips"][1:], strict=False))
+        for entry in (*group["entering"], *group["leaving"]):
+            assert 0 < entry["rows"] <= entry["of"]
+    assert 0 < network["memory"]["peak_bytes"] <= network["memory"]["bytes"] == maps
+    for layer in data["layers"]:
+        assert (layer["by_itself"] is None) == (layer["strips"] == 0)
+    assert plan_data(network_free(compilation.plan))["network"] is None
+
+
+def data_of(data: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(layer for layer in data["layers"] if layer["name"] == name)
+
+
+def network_free(plan: Plan) -> Plan:
+    return replace(plan, network=None)
+
+
+@SMALL
+def test_what_is_held_is_what_the_plan_counts(maps: int) -> None:
+    """Bytes of tenants, unit by unit, are those that placing found; the fullest moment lists all of them."""
+    of = together(maps)
+    used = of.made.used
+    held = [of.held(unit) for unit in range(of.made.chip.units)]
+    assert [max(at) for at in zip(*held, strict=True)] == list(used)
+    for fullest in of.fullest:
+        assert fullest.used <= fullest.memory.bytes
+        if fullest.holders:
+            assert sum(holder.bytes for holder in fullest.holders) == fullest.used
+    assert of.fullest[0].used == max(used)
+
+
+@SMALL
+def test_every_row_is_either_kept_or_stored(maps: int) -> None:
+    of = together(maps)
+    steps = of.made.steps
+    kept, stored = ({entry.value: entry for entry in found} for found in (of.kept, of.stored))
+    for m, made in enumerate(steps.maps):
+        position = of.position(m)
+        if position is None or of.alone(position) or made.must_store:
+            continue
+        rows = sum(found[made.value].rows for found in (kept, stored) if made.value in found)
+        assert rows == steps.wanted(m, 0).bit_count()
+    word = of.plan.machine.word_bytes
+    for layer in of.plan.on_array:
+        if layer.strips:
+            out = steps.maps[steps.steps[steps.at[of.plan.layers.index(layer)][-1]].map]
+            rows = stored[out.value].rows if out.value in stored else 0
+            assert layer.traffic["output"] == (0, rows * out.words * word)
+
+
+@SMALL
+def test_what_goes_to_dram_has_its_reason_in_bytes(maps: int) -> None:
+    of = together(maps)
+    reasons = {entry.value: entry for entry in of.stored}
+    assert reasons["last"].because == "it is an output of the network"
+    for entry in of.stored:
+        if entry.free is not None:
+            assert entry.needed == entry.of * 16 * 32 * 2
+            assert 0 <= entry.free <= of.made.chip.units * maps
+            assert f"{entry.needed:,} B needed, {entry.free:,} B free while " in entry.because
+            assert entry.free < entry.needed or entry.why or "no plan that keeps more was found" in entry.because
+    alone = {s.position for s in of.made.segments if isinstance(s, Alone)}
+    assert all(f"{of.plan.layers[p].name}" in reasons[value].because for p, value in ((0, "pool"),) if p in alone)
+
+
+@SMALL
+def test_a_network_as_text_names_every_group_and_map(maps: int) -> None:
+    of = together(maps)
+    text = "\n".join(network_lines(of))
+    for group in of.groups:
+        assert f"group {group.number}: {len(group.layers)} layer" in text
+    for value in (*(entry.value for entry in of.kept), *(entry.value for entry in of.stored)):
+        assert f"\n{value} " in text
+    assert len(kept_grid(of).rows) == len(of.kept)
+    assert len(stored_grid(of).rows) == len(of.stored)
+    data = json.loads(json.dumps(together_data(of)))
+    assert [entry["value"] for entry in data["to_dram"]] == [entry.value for entry in of.stored]
+
+
+@SMALL
+def test_a_layer_of_a_group_in_full(maps: int) -> None:
+    """Its sections cover its rows, and what they read from DRAM is what it moves."""
+    of, timing = together(maps), strips(maps).timing
+    maps_of = {made.value: made for made in of.made.steps.maps}
+    word = of.plan.machine.word_bytes
+    for layer in of.plan.on_array:
+        if not layer.strips:
+            continue
+        found = list(sections(of, layer))
+        last = [section for section in found if section.half != "unpooled"]
+        assert [section.first for section in last] == [0, *(section.stop for section in last[:-1])]
+        read = sum(rows * maps_of[value].words * word for section in found for value, rows in section.dram)
+        roles = ("input", "residual", "other")
+        assert read == sum(layer.traffic[role][0] for role in roles)
+        time = layer_performance(layer, of.plan.machine, layer_times(of.plan, timing)[layer.name])
+        seen = StripInspection(layer, of, time)
+        text = list(strips_text(seen))
+        group = of.group_of(layer.name)
+        assert group is not None
+        assert any(line.startswith(f"  group     {group.number}: ") for line in text)
+        assert any(f"{layer.figures.dram_bytes:,} B: " in line and "by itself" in line for line in text)
+        data = json.loads(json.dumps(strips_inspection(seen)))
+        assert (data["group"], len(data["sections"])) == (group.number, len(found))
+
+
+def test_inspecting_an_artifact_shows_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strips(8192).save(tmp_path / "a.dnnc")
+
+    def shown(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as ended:
+            app(["inspect", str(tmp_path / "a.dnnc"), *map(str, arguments)], prog_name="dnnc")
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    text = shown()
+    assert all(line in text for line in network_lines(together(8192)))
+    assert "strips " in text
+    assert "group     " in shown("second")
+    data = json.loads(shown("--json"))
+    assert {"groups", "on_chip", "to_dram", "fullest", "kernels"} <= set(data["network"])
+    assert json.loads(shown("second", "--json"))["sections"]
 
 
 @pytest.mark.parametrize("name", ["snowflake", "two-buffer"])

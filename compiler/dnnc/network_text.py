@@ -341,7 +341,7 @@ class Together:
         one = next(iter(kernels.values()))
         again = any(not tile.stays for of in kernels.values() if of.cut.each for tile in of.tiles)
         if memory.name == machine.memory_of("weights").name and again:
-            what = f"{plural(len(one.buffers), 'buffer')} for kernels that come again with every strip"
+            what = f"{plural(len(one.buffers), 'buffer')} for the other kernels"
             holders.append(Holder(f"group {group.number}", what, len(one.buffers) * one.room * self._word))
         used = sum(holder.bytes for holder in holders)
         return Fullest(memory, f"group {group.number}", used, _largest_first(holders))

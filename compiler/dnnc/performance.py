@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from math import ceil
@@ -82,11 +82,29 @@ class Performance:
         return self.closed_form / self.cycles - 1 if self.cycles else 0.0
 
 
-def layer_times(plan: Plan, timing: Timing) -> Mapping[str, tuple[Time, ...]]:
-    """The times of every layer's sections, by its name: many where it runs by strips, two more for a fused pool."""
-    found: dict[str, list[Time]] = {}
+def section_times(plan: Plan, timing: Timing) -> Iterator[tuple[str, Time]]:
+    """The layer and the time of every section.
+
+    The host takes no time. Where its section waits for stores, that is time of the layer before.
+    """
+    on_host = {layer.name for layer in plan.on_host}
+    before = ""
     for section, time in zip(timing.sections, timing.times, strict=True):
-        found.setdefault(plan.layer_of(section), []).append(time)
+        name = plan.layer_of(section)
+        if name in on_host:
+            if time.cycles and before:
+                yield before, Time(time.start, time.cycles, 0.0, 0.0, Shares(last_store=time.cycles))
+            yield name, Time(time.start + time.cycles, 0.0, 0.0, 0.0, Shares())
+        else:
+            before = name
+            yield name, time
+
+
+def layer_times(plan: Plan, timing: Timing) -> Mapping[str, tuple[Time, ...]]:
+    """The times of every layer's sections, by its name: one by itself, many by strips."""
+    found: dict[str, list[Time]] = {}
+    for name, time in section_times(plan, timing):
+        found.setdefault(name, []).append(time)
     return {name: tuple(times) for name, times in found.items()}
 
 

@@ -11,7 +11,7 @@ from itertools import count
 from typing import NamedTuple
 
 from dnnc.layer import HostLayer
-from dnnc.performance import Performance, layer_times, performance_data, performances, sum_of, total
+from dnnc.performance import Performance, layer_times, performance_data, performances, section_times, sum_of, total
 from dnnc.plan import LayerPlan, Plan
 from dnnc.realize import Realized
 from dnnc.report import runs
@@ -105,9 +105,9 @@ class Network:
         """All sections, one after the other; those of one layer that follow each other as one."""
         by_name = {line.name: line for line in self.lines}
         out: list[Span] = []
-        for section, time in zip(self.timing.sections, self.timing.times, strict=True):
+        for name, time in section_times(self.plan, self.timing):
             start, end = (round(at * self.timing.ticks_per_cycle) for at in (time.start, time.start + time.cycles))
-            line = by_name[self.plan.layer_of(section)]
+            line = by_name[name]
             if out and out[-1].line is line:
                 out[-1] = Span(line, out[-1].start, end)
             else:

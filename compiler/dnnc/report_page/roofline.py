@@ -35,7 +35,12 @@ def roofline(networks: Sequence[Network]) -> Picture:
 
 def _points(networks: Iterable[Network]) -> list[Performance]:
     every = [(network.performance, *(line.performance for line in network.layers)) for network in networks]
-    return [of for found in every for of in found if of.ops_per_second]
+    return [of for found in every for of in found if _is_point(of)]
+
+
+def _is_point(of: Performance) -> bool:
+    """Whether it computes, and moves anything: both axes are logarithmic."""
+    return bool(of.ops_per_second and of.dram_bytes)
 
 
 def _scales(networks: Sequence[Network], machines: Sequence[Machine]) -> tuple[Scale, Scale]:
@@ -81,7 +86,7 @@ def _layers(network: Network, index: int, x: Scale, y: Scale) -> list[Markup]:
             shape(index, x(intensity(of)), y(of.ops_per_second / 1e9), 4.5),
         )
         for line in network.layers
-        if (of := line.performance).ops_per_second
+        if _is_point(of := line.performance)
     ]
 
 
@@ -93,7 +98,7 @@ def _networks(networks: Sequence[Network], x: Scale, y: Scale) -> list[Markup]:
         of, down = network.performance, _BOTTOM - 22 * (len(networks) - index)
         parts.append(shape(index, _RIGHT - widest - 24, down - 4, 6))
         parts.append(label(_RIGHT - widest - 10, down, network.name, "strong halo"))
-        if of.ops_per_second:
+        if _is_point(of):
             large = shape(index, x(intensity(of)), y(of.ops_per_second / 1e9), 9)
             parts.append(mark(f"{network.name}\n{_facts(of)}", large))
     return parts
