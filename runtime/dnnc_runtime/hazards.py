@@ -55,19 +55,38 @@ def view(memory: NDArray[Any], of: Footprint) -> NDArray[Any]:
     return window(memory, (*of.counts, of.width), of.base, (*of.pitch, 1))
 
 
+@lru_cache(maxsize=1 << 14)
+def _dense(of: Footprint) -> bool:
+    """Whether a footprint has all words of its reach; most do, and need no mask when they are compared."""
+    length, apart = of.width, True
+    for count, step in sorted(zip(of.counts, of.pitch, strict=True), key=lambda axis: axis[1]):
+        if count > 1:
+            apart = apart and step == length
+            length *= count
+    return apart
+
+
 @lru_cache(maxsize=1 << 16)
 def overlap(a: Footprint, b: Footprint) -> bool:
-    """Whether two footprints of one memory, whose reaches overlap, have a word in common."""
-    end, stop = reach(a)[1], reach(b)[1]
-    larger, smaller = (a, b) if end >= stop else (b, a)
-    return a is b or bool(view(_mask(larger), smaller).any())
+    """Whether two footprints of one memory have a word in common."""
+    (first, end), (other, stop) = reach(a), reach(b)
+    if first >= stop or other >= end:
+        return False
+    if a is b or (_dense(a) and _dense(b)):
+        return True
+    low, high = max(first, other), min(end, stop)
+    if _dense(a):
+        return bool(_mask(b)[low:high].any())
+    if _dense(b):
+        return bool(_mask(a)[low:high].any())
+    return bool((_mask(a)[low:high] & _mask(b)[low:high]).any())
 
 
 @lru_cache(maxsize=1 << 16)
 def covers(a: Footprint, b: Footprint) -> bool:
     """Whether a footprint has all words of another of the same memory."""
     (first, end), (other, stop) = reach(a), reach(b)
-    return a is b or (first <= other and stop <= end and bool(view(_mask(a), b).all()))
+    return a is b or (first <= other and stop <= end and (_dense(a) or bool(view(_mask(a), b).all())))
 
 
 @dataclass(slots=True, eq=False)
