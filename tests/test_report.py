@@ -582,6 +582,15 @@ def test_a_layer_of_a_group_in_full(maps: int) -> None:
         assert (data["group"], len(data["sections"])) == (group.number, len(found))
 
 
+def test_instructions_of_a_layer_of_a_group_are_those_of_all_its_sections() -> None:
+    compilation = strips(16384)
+    lines = program_lines(compilation.program, "first")
+    headings = [line for line in lines if line.startswith("section ")]
+    found = [s.name for s in compilation.program.sections if compilation.plan.layer_of(s.name) == "first"]
+    assert len(headings) == len(found) > 1
+    assert len(set(found)) == 2
+
+
 def test_inspecting_an_artifact_shows_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     strips(8192).save(tmp_path / "a.dnnc")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from dnnc.front import Front
-from dnnc.layer import Layer
+from dnnc.layer import HALF, Layer
 from dnnc.nest_text import Transfer, nest_lines
 from dnnc.network_text import Together, strips_data, strips_grid
 from dnnc.performance import Performance, performance_data
@@ -267,7 +267,8 @@ def layer_inspection(seen: Inspection) -> Data:
 
 
 def program_lines(program: Program, layer: str | None = None) -> list[str]:
-    """The instructions as text, of one layer or of all; without the machine and the tensors."""
-    sections = tuple(s for s in program.sections if layer in (None, s.name))
+    """The instructions as text, of all sections of one layer or of all; without the machine and the tensors."""
+    names = {layer, f"{layer}{HALF}"}
+    sections = tuple(s for s in program.sections if layer is None or s.name in names)
     lines = str(replace(program, tensors=(), values=(), inputs=(), outputs=(), sections=sections)).splitlines()
     return lines[next((i for i, line in enumerate(lines) if line.startswith("section ")), len(lines)) :]

@@ -442,7 +442,11 @@ def network_lines(of: Together) -> Iterator[str]:
 def _group(of: Together, group: Group) -> Iterator[str]:
     stay, again = of.kernel_bytes(group)
     rows = [stop - first for first, stop in group.rows]
-    cut = f"{lengths_text(rows)} rows of {group.layers[-1]}" if len(rows) > 1 else f"all {rows[0]} rows at once"
+    cut = (
+        f"{lengths_text(rows)} rows of {group.layers[-1]}"
+        if len(rows) > 1
+        else f"{plural(rows[0], 'row')} of {group.layers[-1]}, all at once"
+    )
     yield f"group {group.number}: {plural(len(group.layers), 'layer')} in {plural(len(rows), 'strip')}"
     facts = {
         "layers": ", ".join(group.layers),
