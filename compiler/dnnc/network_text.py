@@ -445,7 +445,8 @@ def _group(of: Together, group: Group) -> Iterator[str]:
     cut = (
         f"{lengths_text(rows)} rows of {group.layers[-1]}"
         if len(rows) > 1
-        else f"{plural(rows[0], 'row')} of {group.layers[-1]}, all at once"
+    some = lengths_text(rows) + " rows" if len(rows) > 1 else f"all at once, {plural(rows[0], 'row')}"
+    cut = f"{some} of {group.layers[-1]}"
     )
     yield f"group {group.number}: {plural(len(group.layers), 'layer')} in {plural(len(rows), 'strip')}"
     facts = {
