@@ -442,12 +442,8 @@ def network_lines(of: Together) -> Iterator[str]:
 def _group(of: Together, group: Group) -> Iterator[str]:
     stay, again = of.kernel_bytes(group)
     rows = [stop - first for first, stop in group.rows]
-    cut = (
-        f"{lengths_text(rows)} rows of {group.layers[-1]}"
-        if len(rows) > 1
-    some = lengths_text(rows) + " rows" if len(rows) > 1 else f"all at once, {plural(rows[0], 'row')}"
+    some = f"{lengths_text(rows)} rows" if len(rows) > 1 else f"all at once: {plural(rows[0], 'row')}"
     cut = f"{some} of {group.layers[-1]}"
-    )
     yield f"group {group.number}: {plural(len(group.layers), 'layer')} in {plural(len(rows), 'strip')}"
     facts = {
         "layers": ", ".join(group.layers),
