@@ -109,7 +109,11 @@ class StripEmitter:
         assert scene.event is not None
         grouping = self.plan.lives.groups[scene.segment]
         assert grouping is not None
-        wanted = {grouping.maps[m]: lines for m, u, lines in scene.event.section.needs if u == unit}
+        # A map may be read as a residual, too.
+        wanted: dict[int, int] = {}
+        for m, u, lines in scene.event.section.needs:
+            if u == unit:
+                wanted[grouping.maps[m]] = wanted.get(grouping.maps[m], 0) | lines
         read = step.reads[0]
         operand = step.layer.operand("input")
         assert operand is not None and read.role == "input"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -233,14 +234,19 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
     for cut in grouping.grains:
         bases.append(top[parameters.name])
         top[parameters.name] += cut.parameters // word
+    # What is used once needs no place to stay: its room goes to the buffers.
+    once = not shared and all(count == 1 for count in Counter(scene.step for scene in scenes).values())
+    pinned = tuple(0 if once else planes for planes in grouping.holding.pinned)
     firsts: list[int] = []
-    for cut, pinned in zip(grouping.grains, grouping.holding.pinned, strict=True):
+    for cut, planes in zip(grouping.grains, pinned, strict=True):
         firsts.append(top[weights.name])
-        top[weights.name] += -(-pinned // cut.planes) * cut.bytes // word
+        top[weights.name] += -(-planes // cut.planes) * cut.bytes // word
     stays = top[weights.name]
     words = (grouping.holding.maps if shared else weights.bytes) // word
-    room = (words - stays) // grouping.holding.buffers
-    buffers = tuple(stays + i * room for i in range(grouping.holding.buffers))
+    largest = max(cut.tile for cut in grouping.grains) // word
+    count = (2 if 2 * largest <= words - stays else 1) if once else grouping.holding.buffers
+    room = (words - stays) // count
+    buffers = tuple(stays + i * room for i in range(count))
     most = _most(grouping, scenes)
     return {
         number: Kernels(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnnc.plan import LayerPlan, Plan
 from dnnc.search import Goal, Objective
-from dnnc.segments import Scope
+from dnnc.segments import SCOPES, Scope
 from dnnc_runtime.errors import CapacityFault, ModelFault, UsageFault
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.machine import load as load_machine
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dnnc.layer import HostLayer, Lowered
     from dnnc.numeric import System, Values, Verification
     from dnnc.planning import Planner, Progress
-    from dnnc.realize import Realized
     from dnnc.realize import Realized
     from dnnc_runtime.program import Program
     from dnnc_runtime.timeline import Timing
@@ -145,6 +144,8 @@ def compile(
     from dnnc.together import Together
 
     tell: Hook = hook or _nobody
+    if plan not in SCOPES:
+        raise UsageFault(f"plan {plan!r} is unknown; expected one of {', '.join(SCOPES)}")
     machine = target if isinstance(target, Machine) else load_machine(target)
     rules = _constraints(constraints)
     graph = load_model(model, input_shapes)
@@ -159,7 +160,7 @@ def compile(
     fixed = fixed_layers(lowered, machine, rules)
     whole, made = Together(lowered, layers, fixed, time_limit).find(plan, partial(_cycles, lowered))
     tell("together", whole)
-    warn_if_long(whole)
+    warn_if_long(whole, made)
     program = emit(lowered, whole.schedules, machine, made)
     tell("program", program)
     counted = agree(whole, program)

@@ -42,12 +42,24 @@ def reach(of: Footprint) -> tuple[int, int]:
     return of.base, of.base + far + of.width
 
 
-@lru_cache(maxsize=1 << 10)
-def _mask(of: Footprint) -> NDArray[np.bool_]:
-    """Which words below its end a footprint takes up."""
-    taken = np.zeros(reach(of)[1], dtype=bool)
-    view(taken, of)[...] = True
+@lru_cache(maxsize=1 << 12)
+def _mask(of: Footprint) -> int:
+    """Which words of its reach a footprint takes up: a bit for each, the first word's lowest."""
+    taken = (1 << of.width) - 1
+    for count, step in sorted(zip(of.counts, of.pitch, strict=True), key=lambda axis: axis[1]):
+        taken = _repeated(taken, count, step)
     return taken
+
+
+def _repeated(bits: int, count: int, step: int) -> int:
+    """As many copies of some bits, a step apart."""
+    out, made = bits, 1
+    while made < count:
+        more = min(made, count - made)
+        # What overlaps itself is repeated all the same: more copies of what is there do not hurt.
+        out |= out << (more * step if more == made else (count - made) * step)
+        made += more
+    return out
 
 
 def view(memory: NDArray[Any], of: Footprint) -> NDArray[Any]:
@@ -74,19 +86,21 @@ def overlap(a: Footprint, b: Footprint) -> bool:
         return False
     if a is b or (_dense(a) and _dense(b)):
         return True
-    low, high = max(first, other), min(end, stop)
-    if _dense(a):
-        return bool(_mask(b)[low:high].any())
-    if _dense(b):
-        return bool(_mask(a)[low:high].any())
-    return bool((_mask(a)[low:high] & _mask(b)[low:high]).any())
+    shift = other - first
+    mine, theirs = _mask(a), _mask(b)
+    return bool(mine >> shift & theirs if shift >= 0 else mine & theirs >> -shift)
 
 
 @lru_cache(maxsize=1 << 16)
 def covers(a: Footprint, b: Footprint) -> bool:
     """Whether a footprint has all words of another of the same memory."""
     (first, end), (other, stop) = reach(a), reach(b)
-    return a is b or (first <= other and stop <= end and (_dense(a) or bool(view(_mask(a), b).all())))
+    if a is b:
+        return True
+    if not (first <= other and stop <= end):
+        return False
+    inside = _mask(b) << other - first
+    return _dense(a) or inside & _mask(a) == inside
 
 
 @dataclass(slots=True, eq=False)

@@ -140,7 +140,7 @@ def compilation_data(compilation: Compilation) -> dict[str, Any]:
             "sha256": source.sha256 if source else None,
             "input_shapes": {name: compilation.graph.value(name).shape for name in compilation.graph.inputs},
         },
-        **compiled_data(compilation.plan, compilation.timing),
+        **compiled_data(compilation.plan, compilation.timing, compilation.realized),
         "interrupted": compilation.interrupted,
         "agreement": agreement_data(compilation.counted),
     }
@@ -168,7 +168,7 @@ def show(screen: Terminal, compilation: Compilation, output: Path | None = None)
     from dnnc import report
 
     plan, timing = compilation.plan, compilation.timing
-    screen.grid(report.layers_grid(plan, timing))
+    screen.grid(report.layers_grid(plan, timing, compilation.realized))
     screen.grid(report.traffic_grid(plan))
     screen.grid(report.host_grid(plan.on_host))
     screen.line(f"{compilation.graph.name} on {report.verdict(plan)}", style="bold")
