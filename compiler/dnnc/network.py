@@ -26,7 +26,7 @@ from dnnc.grouping import Grouping, grouped
 from dnnc.segments import Alone, Scope, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Group, kept
-from dnnc.ways import Before, Block, Cuts, Meter, Options, Passing, Way
+from dnnc.ways import Before, Block, Cuts, Meter, Options, Passing, Way, fullest
 from dnnc.weights import columns_touched, weights_bytes
 from dnnc_runtime.program import Window
 
@@ -312,9 +312,9 @@ class Search:
         alone = self._alone(position, label)
         if alone.reach < below:
             yield position + 1, alone
-        spare = below - label.bytes - self._missing(label.state, position)
+        missing = self._missing(label.state, position)
         for member in self._from(position):
-            for way in self._ways(member, label, spare - self.least[member.stop]):
+            for way in self._ways(member, label, missing, below - label.bytes - self.least[member.stop]):
                 made = self._label(member, label, way)
                 if made.reach < below:
                     yield member.stop, made
@@ -330,8 +330,8 @@ class Search:
             if m in reads and not stored:
                 total += self._kept(m, each, position)
                 stored = True
-            if self._wanted(m, position + 1):
-                used += each * self._line(m)
+            if wanted := self._wanted(m, position + 1):
+                used += fullest(self.steps.maps[m].lines, self.chip.units, each, wanted) * self._line(m)
                 state.append(Held(m, each, stored))
         if used > self.chip.bytes:
             total += sum(self._kept(m, each, position + 1) for m, each, stored in state if not stored)
@@ -403,6 +403,9 @@ class Search:
             return False
         if m not in grouping.entering:
             return True
+        if self.chip.units > 1:
+            # Every unit loads the lines that it needs first, which need not be those of its block.
+            return False
         lines = 0
         for position in range(grouping.first, grouping.stop):
             if m in self.steps.reads[position]:
@@ -410,21 +413,27 @@ class Search:
         whole = columns_touched(grouping.columns[m]) == self.steps.maps[m].geometry.columns
         return whole and not wanted & ~lines
 
-    def _ways(self, member: _Member, label: Label, spare: int) -> Iterator[Way]:
+    def _ways(self, member: _Member, label: Label, missing: int, spare: int) -> Iterator[Way]:
         """The ways to run a group from a label that may cost less than there is to spare."""
         local = member.grouping.local
         inside = tuple(sorted((local[m], each, stored) for m, each, stored in label.state if m in local))
-        return member.known.ways(Before(inside, self._passing(member, label))).cheap(spare)
+        return member.known.ways(Before(inside, self._passing(member, label))).cheap(missing, spare)
 
     def _passing(self, member: _Member, label: Label) -> tuple[Passing, ...]:
         local, stop = member.grouping.local, member.stop
         return tuple(
             Passing(
-                self.steps.maps[m].lines, self._line(m), each, stored, self._wanted(m, stop), self._until(m, stop)
+                self.steps.maps[m].lines,
+                self._line(m),
+                self._narrow(m),
+                each,
+                stored,
+                self._wanted(m, stop),
+                self._until(m, stop),
             )
             for m, each, stored in label.state
             if m not in local
-        )  # fmt: skip
+        )
 
     def _label(self, member: _Member, label: Label, way: Way) -> Label:
         """The label behind a segment."""
