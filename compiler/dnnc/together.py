@@ -11,7 +11,7 @@ from dnnc.network import Found, Search
 from dnnc.placement import Unplaced
 from dnnc.plan import LayerPlan, Plan
 from dnnc.realize import Realized, realize
-from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Strips
+from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Segment, Strips
 from dnnc.steps import Steps, steps_of
 
 Timed = Callable[[Plan, Realized | None], float]
@@ -74,7 +74,8 @@ class Together:
             made = realize(steps, chip, found.segments, self.alone)
             if not isinstance(made, Unplaced):
                 best[scope] = Best(found.bytes, best[scope].bound)
-                return with_network(self.plan, Network(scope, found.segments, best), made), made
+                plan = with_network(self.plan, Network(scope, found.segments, best), made)
+                return self._plain(plan, made) or (plan, made)
             room = Chip(self.plan.machine, chip.bytes // SHARE * (attempt + 1))
             found = self._search(steps, room, scope, None)
         segments = tuple(Alone(position) for position in range(len(self.plan.layers)))
@@ -82,6 +83,30 @@ class Together:
         assert not isinstance(made, Unplaced)
         best[scope] = Best(moved, best[scope].bound)
         return with_network(self.plan, Network(scope, segments, best), made), made
+
+    def _plain(self, plan: Plan, made: Realized) -> tuple[Plan, Realized] | None:
+        """The plan where a layer runs by itself if that moves as little, and nobody uses what it leaves on chip."""
+        network = plan.network
+        assert network is not None
+        steps, useless = made.steps, set[int]()
+        used = {m for segment in network.segments if isinstance(segment, Strips) for m, _ in segment.entering}
+        segments: list[Segment] = []
+        for segment in network.segments:
+            if isinstance(segment, Strips) and segment.stop == segment.first + 1:
+                layer = plan.layers[segment.first]
+                outputs = {steps.steps[number].map for number in steps.at[segment.first]}
+                if isinstance(layer, LayerPlan) and not outputs & used and _no_less(layer):
+                    useless |= outputs
+                    segments.append(Alone(segment.first))
+                    continue
+            segments.append(segment)
+        if not useless:
+            return None
+        found = realize(steps, made.chip, tuple(_without(segment, useless) for segment in segments), self.alone)
+        if isinstance(found, Unplaced):
+            return None
+        other = with_network(self.plan, Network(network.scope, found.segments, network.best), found)
+        return (other, found) if other.totals.dram_bytes <= plan.totals.dram_bytes else None
 
     def _search(self, steps: Steps, chip: Chip, scope: Scope, known: Found | None) -> Found:
         limit = round(self.time_limit * WORK_PER_SECOND)
@@ -91,6 +116,21 @@ class Together:
     def alone(self) -> list[tuple[int, int]]:
         """For every position the DRAM bytes of its layer by itself, and its bytes of feature maps in a unit."""
         return alone_of(self.plan)
+
+
+def _no_less(layer: LayerPlan) -> bool:
+    """Whether a layer moves no less with others than by itself."""
+    return layer.figures.dram_bytes >= layer.by_itself.dram_bytes
+
+
+def _without(segment: Segment, maps: Collection[int]) -> Segment:
+    """A segment that keeps nothing of some maps."""
+    if isinstance(segment, Alone):
+        return segment
+    entering, leaving = (
+        tuple((m, each) for m, each in held if m not in maps) for held in (segment.entering, segment.leaving)
+    )
+    return segment._replace(entering=entering, leaving=leaving)
 
 
 def alone_of(plan: Plan) -> list[tuple[int, int]]:
