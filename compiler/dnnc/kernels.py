@@ -249,12 +249,8 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
     buffers = tuple(stays + i * room for i in range(count))
     most = _most(grouping, scenes)
     return {
-        number: Kernels(
-            steps.steps[number].layer, cut, machine, most[number], pinned, first, base, buffers, room, stays
-        )
-        for number, cut, pinned, first, base in zip(
-            grouping.numbers, grouping.grains, grouping.holding.pinned, firsts, bases, strict=True
-        )
+        number: Kernels(steps.steps[number].layer, cut, machine, most[number], stay, first, base, buffers, room, stays)
+        for number, cut, stay, first, base in zip(grouping.numbers, grouping.grains, pinned, firsts, bases, strict=True)
     }
 
 

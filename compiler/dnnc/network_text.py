@@ -330,8 +330,8 @@ class Together:
     def _kernels(self, memory: Memory, group: Group) -> Fullest:
         grouping, kernels = self.grouping(group), self.made.kernels[group.segment]
         machine, holders = self.made.chip.machine, list[Holder]()
-        for number, cut, pinned in zip(grouping.numbers, grouping.grains, grouping.holding.pinned, strict=True):
-            name = kernels[number].layer.name
+        for number, cut in zip(grouping.numbers, grouping.grains, strict=True):
+            name, pinned = kernels[number].layer.name, kernels[number].pinned
             if memory.name == machine.memory_of("weights").name and pinned:
                 size = -(-pinned // cut.planes) * cut.bytes
                 holders.append(Holder(name, f"kernels of {pinned} of {cut.total} {_PLANES[cut.along]}", size))
@@ -367,19 +367,18 @@ class Together:
         assert group is not None
         grouping = self.grouping(group)
         number = next(n for n in grouping.numbers if self.made.steps.steps[n].layer.name == layer)
-        at = grouping.numbers.index(number)
-        cut, pinned = grouping.grains[at], grouping.holding.pinned[at]
+        kernels = self.made.kernels[group.segment][number]
+        cut = kernels.cut
         if not cut.each:
             return ""
-        stay = pinned * cut.each
+        stay = kernels.pinned * cut.each
         return _kernels(len(group.rows), stay, cut.whole - stay)
 
     def kernel_bytes(self, group: Group) -> tuple[int, int]:
         """Bytes in DRAM of a group's kernels: of those that stay on chip, and of those that come with every strip."""
-        grouping = self.grouping(group)
-        pairs = tuple(zip(grouping.grains, grouping.holding.pinned, strict=True))
-        stay = sum(pinned * cut.each for cut, pinned in pairs)
-        return stay, sum(cut.whole for cut, _ in pairs) - stay
+        kernels = self.made.kernels[group.segment].values()
+        stay = sum(of.pinned * of.cut.each for of in kernels)
+        return stay, sum(of.cut.whole for of in kernels) - stay
 
 
 WIDTH = 110
