@@ -8,8 +8,8 @@ labels are extended segment by segment. A label is dropped only
 - if another can take its place: by writing rows, dropping them, or loading again what it lacks, at no more bytes, or
 - if no plan with it is cheaper than one that is known: ``Search.least`` is what every plan moves from there on.
 
-Where the limit of work is reached, the plan is the best found without much work, and the label that was not extended and
-reaches least bounds what it may miss.
+A first plan is found by going into few labels. Where the limit of work is reached before it is proven or bettered, the
+label that was not gone into and reaches least bounds what it may miss.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ from dnnc_runtime.program import Window
 
 LONGEST = 16
 """Layers of a group at most."""
+
+
+FEW = 1, 8
+"""Labels gone into in every position for a first plan, and for a better one."""
 
 
 class Held(NamedTuple):
@@ -95,6 +99,7 @@ class Search:
     known: Found | None = None
     meter: Meter = field(default_factory=Meter)
     labels: int = 0
+    proven: int = 0
     _cuts: dict[Group, Cuts] = field(default_factory=dict[Group, Cuts])
     _blocks: dict[Block, Options] = field(default_factory=dict[Block, Options])
     _members: dict[tuple[int, int], _Member | None] = field(default_factory=dict[tuple[int, int], "_Member | None"])
@@ -102,60 +107,69 @@ class Search:
     def find(self) -> Found:
         """The cheapest plan.
 
-        Plans are looked for below some bytes, and if there is none, below some more: so few labels have to be gone
-        into that could not be part of the cheapest plan.
+        Plans are looked for below some bytes, and if there is none, below some more: so few labels have to be gone into
+        that could not be part of the cheapest plan. If that takes long, a plan is found first that is good most often.
         """
-        proven = self.least[0]
-        ahead = proven // 256 + 1
-        while True:
-            below = self.least[0] + ahead + 1
-            known = self.known if self.known is not None and self.known.bytes <= below else None
-            best, lost = self._pass(known.bytes if known else below)
-            if best is not None:
-                return self._found(best, max(proven, lost))
-            proven = max(proven, min(lost, known.bytes if known else below))
-            if known is not None and lost >= known.bytes:
-                return replace(known, bound=known.bytes, labels=self.labels, work=self.meter.work)
-            if self.meter.work > self.limit:
-                return self._found(self._dive(ahead), proven)
-            ahead = ahead * 3 // 2 + 1
+        self.proven = self.least[0]
+        self._deepen(self.limit // 2)
+        if self.known is None or self.proven < self.known.bytes:
+            for few in FEW:
+                self._dive(few)
+            self._deepen(self.limit)
+        assert self.known is not None
+        bound = min(self.proven, self.known.bytes)
+        return replace(self.known, bound=bound, labels=self.labels, work=self.meter.work)
 
-    def _found(self, best: Label, proven: int) -> Found:
-        if self.known is not None and self.known.bytes <= best.bytes:
-            segments, total = self.known.segments, self.known.bytes
-        else:
-            segments, total = _segments(best), best.bytes
-        return Found(segments, total, min(total, proven), self.labels, self.meter.work)
+    def _deepen(self, limit: int) -> None:
+        """Looks for plans below more and more bytes, until there is one."""
+        least = self.least[0]
+        while self.meter.work < limit and (self.known is None or self.proven < self.known.bytes):
+            below = least + (self.proven - least) * 3 // 2 + least // 256 + 1
+            if self.known is not None:
+                below = min(below, self.known.bytes)
+            self.proven = max(self.proven, self._pass(below, limit))
 
-    def _pass(self, below: int) -> tuple[Label | None, int]:
-        """The cheapest plan of fewer bytes, and what no other plan goes below, as far as labels were extended."""
+    def _pass(self, below: int, limit: int) -> int:
+        """Looks for the cheapest plan of fewer bytes. Returns what no plan goes below, as far as labels were extended."""
         fronts = self._fronts()
         lost = below
         for position, front in enumerate(fronts[:-1]):
             for label in self._undominated(position, list(front.values())):
                 self.labels += 1
-                if self.meter.work > self.limit:
+                if self.meter.work >= limit:
                     lost = min(lost, label.reach)
                     continue
                 for stop, made in self._extend(position, label, below):
                     _keep(fronts[stop], made)
             front.clear()
-        best = min(fronts[-1].values(), key=lambda label: (label.bytes, label.sections), default=None)
-        return best, lost
+        return min(lost, self._take(fronts[-1], below))
 
-    def _dive(self, ahead: int) -> Label:
-        """A plan found without much work: one label in every position, and nothing that looks bad at once."""
+    def _dive(self, few: int) -> None:
+        """Looks for a plan without much work: with few labels in every position, and nothing that looks bad at once."""
         fronts = self._fronts()
+        slack = self.least[0] // 4 + 1
+        below = self.known.bytes if self.known else None
         for position, front in enumerate(fronts[:-1]):
-            if not front:
-                continue
-            label = min(front.values(), key=lambda label: (label.reach, label.sections))
-            _keep(fronts[position + 1], self._alone(position, label))
-            if self.meter.work < 2 * self.limit:
-                for stop, made in self._extend(position, label, label.reach + ahead + 1):
-                    _keep(fronts[stop], made)
+            labels = self._undominated(position, list(front.values()))
+            for label in sorted(labels, key=lambda label: (label.reach, label.sections))[:few]:
+                self.labels += 1
+                if below is None:
+                    _keep(fronts[position + 1], self._alone(position, label))
+                if self.meter.work < self.limit:
+                    close = label.reach + slack
+                    for stop, made in self._extend(position, label, close if below is None else min(close, below)):
+                        _keep(fronts[stop], made)
             front.clear()
-        return min(fronts[-1].values(), key=lambda label: (label.bytes, label.sections))
+        self._take(fronts[-1], below)
+
+    def _take(self, front: dict[State, Label], below: int | None) -> int:
+        """Remembers the cheapest plan, if it is below what it has to be. Returns its bytes, or else that."""
+        best = min(front.values(), key=lambda label: (label.bytes, label.sections), default=None)
+        if best is None or (below is not None and best.bytes >= below):
+            assert below is not None
+            return below
+        self.known = Found(_segments(best), best.bytes, 0, 0, 0)
+        return best.bytes
 
     def _fronts(self) -> list[dict[State, Label]]:
         fronts: list[dict[State, Label]] = [{} for _ in range(len(self.alone) + 1)]
@@ -444,6 +458,7 @@ class Search:
         leaving = sorted((*((maps[i], each) for i, each in way.leaving), *passing))
         bounds = member.known.cuts.levels[way.level]
         segment = Strips(member.grouping.first, member.stop, bounds, tuple(entering), tuple(leaving))
+        self.meter.work += 8
         state = [Held(maps[i], each, stored) for i, each, stored in way.after]
         state += [Held(h.map, each, h.stored) for h, each in zip(others, way.passing, strict=True)]
         return self._made(member.stop, label.bytes + way.bytes, label.sections + way.sections, state, segment, label)

@@ -182,35 +182,24 @@ class Group:
         for m, rows, _ in part.reads:
             for unit, (start, end) in enumerate(blocks):
                 if end > start:
-                    needs.append((m, unit, touched(rows, start, end) << image * rows.size))
+                    needs.append((m, unit, touched_by(rows, start, end) << image * rows.size))
         return Section(i, image, strip, first, stop, tuple(blocks), tuple(needs), tuple(output))
+
+    @cached_property
+    def homes(self) -> tuple[tuple[int, ...], ...]:
+        """For every map the lines of every unit's block."""
+        return tuple(tuple(home(lines, self.units, u) for u in range(self.units)) for lines in self.lines)
 
     @cached_property
     def overlays(self) -> tuple[tuple[int, ...], ...]:
         """For every step the maps that it may write its output over: read word for word, and as large."""
         return tuple(_overlays(part, self.sizes) for part in self.parts)
 
-    @cached_property
-    def plain(self) -> tuple[tuple[tuple[_Read, ...], tuple[int, ...], tuple[int, ...]], ...]:
-        """For every step what it reads, all its maps, and those of ``overlays``."""
-        return tuple(
-            (
-                tuple((m, rows.size, rows, _touches(rows)) for m, rows, _ in part.reads),
-                tuple(dict.fromkeys([*(read.map for read in part.reads), part.output])),
-                overlays,
-            )
-            for part, overlays in zip(self.parts, self.overlays, strict=True)
-        )
 
-
-_Read = tuple[int, int, Window, dict[int, int]]
-"""A map, its rows in one image, by which window it is read, and the rows touched, as far as they are known."""
-
-
-@lru_cache(maxsize=1024)
-def _touches(window: Window) -> dict[int, int]:
-    """For first row and the one behind the last of the output what they touch."""
-    return {}
+@lru_cache(maxsize=65536)
+def touched_by(window: Window, first: int, stop: int) -> int:
+    """The rows of one image that some rows of the output touch."""
+    return touched(window, first, stop)
 
 
 def _overlays(part: Part, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -240,28 +229,13 @@ class Visit(NamedTuple):
     over: tuple[tuple[int, int, tuple[int, ...]], ...]
 
 
-class Turn(NamedTuple):
-    """A visit where there is one unit: masks of lines alone.
-
-    Attributes:
-        output: the map computed; ``lines`` of it; ``still``: those that later sections need.
-        needs, over, ends: (map, lines) read, (map, lines needed later) that the output may be written over, and all.
-        passing, sums: bytes of a line that is only passed on, and of the accumulators of all.
-    """
-
-    output: int
-    lines: int
-    still: int
-    needs: tuple[tuple[int, int], ...]
-    over: tuple[tuple[int, int], ...]
-    ends: tuple[tuple[int, int], ...]
-    passing: int
-    sums: int
-
-
 @dataclass(frozen=True)
 class Walk:
-    """A group's sections for one cut: ``bounds`` are rows of the last step's output computed by the end of every strip."""
+    """A group's sections for one cut.
+
+    Attributes:
+        bounds: rows of the last step's output computed by the end of every strip.
+    """
 
     group: Group
     bounds: tuple[int, ...]
@@ -300,30 +274,6 @@ class Walk:
                 each[m][u] |= lines
         return tuple(reversed(visits))
 
-    @cached_property
-    def turns(self) -> tuple[Turn, ...]:
-        """The same where there is one unit."""
-        group = self.group
-        later = [0] * len(group.lines)
-        turns: list[Turn] = []
-        for i, image, _, first, stop in reversed(list(group.steps(self.bounds))):
-            part, (reads, maps, overlays) = group.parts[i], group.plain[i]
-            key = first << 32 | stop
-            needs: list[tuple[int, int]] = []
-            for m, size, window, known in reads:
-                lines = known.get(key)
-                if lines is None:
-                    lines = known[key] = touched(window, first, stop)
-                needs.append((m, lines << image * size))
-            block = ((1 << (stop - first)) - 1) << (image * part.rows + first)
-            over = tuple([(m, later[m]) for m in overlays])
-            ends = tuple([(m, later[m]) for m in maps])
-            sums = (stop - first) * part.sums
-            turns.append(Turn(part.output, block, later[part.output], tuple(needs), over, ends, part.passing, sums))
-            for m, lines in needs:
-                later[m] |= lines
-        return tuple(reversed(turns))
-
 
 def walk(group: Group, bounds: Sequence[int]) -> Walk:
     """The sections of a group for one cut: rows of the last step's output computed by the end of every strip."""
@@ -346,48 +296,6 @@ class Run:
     whole: bool = True
 
 
-def measure(way: Walk, entering: Mapping[int, int], leaving: Mapping[int, int], room: int | None = None) -> Run:
-    """The same as ``run``, without events: it stops where more than ``room`` is taken."""
-    if way.group.units > 1:
-        return run(way, entering, leaving, room=room)
-    group, found = way.group, Run()
-    sizes, loaded = group.sizes, found.loaded
-    leave = [leaving.get(m, 0) for m in range(len(sizes))]
-    present = [entering.get(m, 0) for m in range(len(sizes))]
-    held = sum(lines.bit_count() * size for lines, size in zip(present, sizes, strict=True))
-    peak, most = held, held if room is None else room
-    for out, block, still, needs, overlays, ends, passing, sums in way.turns:
-        for m, lines in needs:
-            miss = lines & ~present[m]
-            if miss:
-                present[m] |= miss
-                held += miss.bit_count() * sizes[m]
-                loaded[m] = loaded.get(m, 0) | miss
-        left, freed = block, 0
-        for m, keep in overlays:
-            lines = present[m] & left & ~(keep | leave[m])
-            if lines:
-                left &= ~lines
-                freed += lines.bit_count() * sizes[m]
-        rows = left & (still | leave[out])
-        present[out] |= rows | (block & ~left)
-        held += rows.bit_count() * sizes[out]
-        full = held + sums + (left & ~rows).bit_count() * passing
-        if full > peak:
-            peak = full
-            if room is not None and full > most:
-                found.whole = False
-                break
-        held += freed
-        for m, keep in ends:
-            gone = present[m] & ~(keep | leave[m])
-            if gone:
-                present[m] ^= gone
-                held -= gone.bit_count() * sizes[m]
-    found.peak = peak
-    return found
-
-
 def run(
     way: Walk,
     entering: Mapping[int, int],
@@ -405,7 +313,10 @@ def run(
     """
     group, found = way.group, Run()
     units = range(group.units)
-    present = [[entering.get(m, 0) & home(lines, group.units, u) for u in units] for m, lines in enumerate(group.lines)]
+    nothing = [0] * group.units
+    present = [
+        [entering[m] & block for block in homes] if m in entering else nothing[:] for m, homes in enumerate(group.homes)
+    ]
     held = [sum(mine[u].bit_count() * size for mine, size in zip(present, group.sizes, strict=True)) for u in units]
     found.peak = max(held)
     running = _Running(group, leaving, present, [list(masks) for masks in present], held)
@@ -464,7 +375,7 @@ class _Running:
         mine = self.present[m]
         for other, theirs in enumerate(mine):
             there = miss & theirs
-            if there and other != unit:
+            if there:
                 moves.append((m, other, unit, there))
                 mine[unit] |= there
                 miss &= ~there
@@ -505,8 +416,8 @@ class _Running:
         found: _Moves = []
         for u, block in enumerate(section.output):
             stay = block & leaving
-            for v in range(group.units) if stay else ():
-                sent = stay & home(group.lines[out], group.units, v)
+            for v, block_of in enumerate(group.homes[out]) if stay else ():
+                sent = stay & block_of
                 if not sent or v == u:
                     continue
                 found.append((out, u, v, sent))
@@ -522,8 +433,7 @@ class _Running:
         for m, still, of_unit in visit.ends:
             stays, mine, own = still | self.leaving.get(m, 0), self.present[m], self.homes[m]
             for u in range(self.group.units):
-                gone = mine[u] & ~((own[u] & stays) | of_unit[u])
-                if gone:
+                if mine[u] and (gone := mine[u] & ~((own[u] & stays) | of_unit[u])):
                     mine[u] &= ~gone
                     own[u] &= ~gone
                     dead.append((m, u, gone))

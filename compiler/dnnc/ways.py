@@ -2,21 +2,23 @@
 
 Nothing here knows where in the network a group is, so that what is found out serves all blocks that are equal.
 
-The space. A group is cut into strips of equal height, but for the first and the last; a cut that takes as much memory as
-one of fewer strips is passed over. When a group starts there is what the last one left, and everything stays that is
-still wanted, if it fits. If not, maps are dropped one after another until it does, and of the last one only as many rows
-as it takes. They are dropped in these orders: each kind of map first, the others behind it, the largest first. Maps are
-of one kind that are equally large, and stay for the same reason; of those, the one that is wanted latest goes first.
+The space. A group is cut into strips of equal height, but for the first and the last; a cut that takes as much memory
+as one of fewer strips is passed over. When a group starts there is what the last one left, and everything stays that
+is still wanted, if it fits. If not, maps are dropped one after another until it does, and of the last one only as
+many rows as it takes. They are dropped in these orders: each kind of map first, the others behind it, either the
+largest first or the one first that is wanted latest. Maps are of one kind that are equally large, stay for the same
+reason and cost as much to write and to load again; of those, the one that is wanted latest goes first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
-from dnnc.strips import Group, Run, Walk, kept, measure, walk
+from dnnc.peaks import Peaks
+from dnnc.strips import Group, Run, Walk, home, kept, run, walk
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Cuts:
     group: Group
     meter: Meter
     _walks: dict[int, Walk] = field(default_factory=dict[int, Walk])
+    _peaks: dict[int, Peaks] = field(default_factory=dict[int, Peaks])
     _runs: dict[tuple[int, _Lines, _Lines], Run] = field(default_factory=dict[tuple[int, "_Lines", "_Lines"], Run])
 
     @cached_property
@@ -62,10 +65,20 @@ class Cuts:
         key = level, entering, leaving
         found = self._runs.get(key)
         if found is None or not (found.whole or (room is not None and found.peak > room)):
-            way = self.walk(level)
-            found = self._runs[key] = measure(way, dict(entering), dict(leaving), room)
-            self.meter.work += sum(way.sections)
+            found = self._runs[key] = self._run(level, dict(entering), dict(leaving), room)
         return found
+
+    def _run(self, level: int, entering: Mapping[int, int], leaving: Mapping[int, int], room: int | None) -> Run:
+        way = self.walk(level)
+        sections = sum(way.sections)
+        if self.group.units > 1:
+            self.meter.work += sections * self.group.units
+            return run(way, entering, leaving, room=room)
+        if level not in self._peaks:
+            self._peaks[level] = Peaks(way)
+            self.meter.work += sections
+        self.meter.work += 1 + (len(entering) + len(leaving)) * 4
+        return self._peaks[level].run(entering, leaving)
 
     def bare(self, level: int) -> Run:
         """With nothing on chip before or behind it."""
@@ -123,15 +136,28 @@ class Passing(NamedTuple):
     """A map that a group has nothing to do with: ``each`` lines of every unit's block are on chip.
 
     Attributes:
-        size: bytes of a line; ``wanted``: lines that somebody behind the group reads, ``until``: in how many positions.
+        size: bytes of a line; ``narrow``: those that every reader loads at least.
+        wanted: lines that somebody behind the group reads; ``until``: in how many positions.
     """
 
     lines: int
     size: int
+    narrow: int
     each: int
     stored: bool
     wanted: int
     until: int
+
+    def bytes(self, units: int, each: int) -> int:
+        """Bytes of so many lines of every unit's block, in the fullest unit."""
+        return fullest(self.lines, units, each, self.wanted) * self.size
+
+
+@lru_cache(maxsize=65536)
+def fullest(lines: int, units: int, each: int, wanted: int) -> int:
+    """Lines that are wanted of the first ``each`` ones of every unit's block, in the unit that has most of them."""
+    mask = kept(lines, units, each) & wanted
+    return max((mask & home(lines, units, u)).bit_count() for u in range(units))
 
 
 class Before(NamedTuple):
@@ -164,6 +190,8 @@ class Way:
 
 Kind = tuple[int, int]
 """Why a map is on chip (ENTERING, LEAVING or PASSING), and which it is."""
+
+_Order = tuple[Kind, ...]
 
 ENTERING, LEAVING, PASSING = range(3)
 
@@ -267,7 +295,7 @@ class Ways:
 
     options: Options
     before: Before
-    _made: dict[int, tuple[Way, ...]] = field(default_factory=dict[int, "tuple[Way, ...]"])
+    _made: dict[tuple[int, _Order], Way | None] = field(default_factory=dict[tuple[int, "_Order"], "Way | None"])
 
     @property
     def block(self) -> Block:
@@ -279,23 +307,45 @@ class Ways:
         """Its cuts."""
         return self.options.cuts
 
-    def cheap(self, spare: int) -> Iterator[Way]:
-        """The ways that may move less than there is to spare, and less than the one with everything on chip."""
+    def cheap(self, missing: int, spare: int) -> Iterator[Way]:
+        """The ways that may pay.
+
+        Args:
+            missing: bytes of what is wanted and not on chip when the group starts.
+            spare: what a way moves, and what is missing behind it, has to be less; and no more than with everything
+                on chip.
+        """
         tried: list[int] = []
         whole: Way | None = None
         for level in self.options.levels():
-            if self.options.kernels(level) >= spare:
+            if self.options.kernels(level) + missing >= spare:
                 break
             if self.whole(level):
-                (whole,) = self.at(level)
+                whole = self._whole(level)
                 yield whole
                 break
             tried.append(level)
         for level in tried:
-            if self.options.least(level) >= spare:
-                continue
-            if whole is None or self.least(level) < whole.bytes:
-                yield from self.at(level)
+            if self.options.least(level) + missing < spare:
+                for order in self._orders:
+                    if self.least(level, order, True) + self._missing >= spare:
+                        continue
+                    if whole is not None and self.least(level, order, False) >= whole.bytes:
+                        continue
+                    way = self._dropping(level, order)
+                    if way is not None:
+                        yield way
+
+    @cached_property
+    def _missing(self) -> int:
+        """Bytes of what is wanted behind the group and not on chip even with everything."""
+        block, there = self.block, self.everything
+        total = 0
+        for m, (wanted, _) in enumerate(block.wanted):
+            total += (wanted & ~block.mask(m, there.leaving.get(m, 0))).bit_count() * block.narrow[m]
+        for p in self.before.passing:
+            total += (p.wanted & ~kept(p.lines, block.group.units, p.each)).bit_count() * p.narrow
+        return total
 
     @cached_property
     def everything(self) -> _Choice:
@@ -310,44 +360,89 @@ class Ways:
                 leaving[m] = -(-group.lines[m] // group.units)
         return _Choice(entering, leaving, {i: p.each for i, p in enumerate(self.before.passing) if p.each})
 
-    def at(self, level: int) -> tuple[Way, ...]:
-        """The ways with one cut: the one with everything on chip if that fits."""
-        if level not in self._made:
-            self._made[level] = tuple(self._find(level))
-        return self._made[level]
+    def _whole(self, level: int) -> Way:
+        """The way with everything on chip."""
+        if (level, ()) not in self._made:
+            self._made[level, ()] = self._way(level, self.everything)
+        way = self._made[level, ()]
+        assert way is not None
+        return way
 
-    def _find(self, level: int) -> Iterator[Way]:
-        if self.whole(level):
-            yield self._way(level, self.everything)
-            return
-        seen: set[object] = set()
-        for order in self._orders:
+    def _dropping(self, level: int, order: _Order) -> Way | None:
+        """The way where maps are dropped in some order; None if it does not fit even without them."""
+        if (level, order) not in self._made:
             choice = self._fit(level, order)
-            if choice is not None and (key := choice.key()) not in seen:
-                seen.add(key)
-                yield self._way(level, choice)
+            self._made[level, order] = None if choice is None else self._way(level, choice)
+        return self._made[level, order]
 
     def whole(self, level: int) -> bool:
         """Whether everything fits."""
         return self._fits(level, self.everything)
 
-    def least(self, level: int) -> int:
-        """Bytes that every way with this cut moves: of what is missing at the fullest moment everything has to go."""
-        found = self._run(level, self.everything, None)
-        moved = self.block.moved(self.cuts.walk(level).sections, found.loaded) + self.block.stored
-        return moved + (max(0, found.peak - self._room(self.everything)) if self._costly else 0)
+    def least(self, level: int, order: _Order, missing: bool) -> int:
+        """Bytes that a way moves at least: of what is too much at the fullest moment everything has to go, in order.
+
+        With ``missing``, also what is missing behind it for that reason.
+        """
+        moved, excess = self._everything_at(level)
+        for kind in order:
+            there = self._there(kind)
+            gone = min(excess, there * self._size(kind))
+            moved += gone * self._cost(kind, missing) // self._size(kind)
+            excess -= gone
+        return moved
+
+    def _everything_at(self, level: int) -> tuple[int, int]:
+        """Bytes moved with everything on chip, and those that are too much at the fullest moment."""
+        if level not in self._least:
+            found = self._run(level, self.everything, None)
+            moved = self.block.moved(self.cuts.walk(level).sections, found.loaded) + self.block.stored
+            self._least[level] = moved, max(0, found.peak - self._room(self.everything))
+        return self._least[level]
 
     @cached_property
-    def _costly(self) -> bool:
-        """Whether every row that goes has to be written."""
-        there = all(not stored for _, each, stored in self.before.inside if each)
-        there = there and all(not p.stored for p in self.before.passing if p.each)
-        fresh = {m for m in self.everything.leaving if m not in self.everything.entering}
-        return there and all(m in self.block.group.computed and m not in self.block.demanded for m in fresh)
+    def _least(self) -> dict[int, tuple[int, int]]:
+        return {}
+
+    def _there(self, kind: Kind) -> int:
+        """Lines of a map that are on chip, in the unit that has most of them, if everything is."""
+        why, m = kind
+        return self.everything[why][m]
+
+    def _cost(self, kind: Kind, missing: bool) -> int:
+        """Bytes that a line costs at least that goes."""
+        key = kind, missing
+        if key not in self._costs:
+            self._costs[key] = self._find_cost(*kind, missing)
+        return self._costs[key]
+
+    @cached_property
+    def _costs(self) -> dict[tuple[Kind, bool], int]:
+        return {}
+
+    def _find_cost(self, why: int, m: int, missing: bool) -> int:
+        block, sizes = self.block, self.block.group.sizes
+        if why == PASSING:
+            other = self.before.passing[m]
+            return (0 if other.stored else other.size) + missing * other.narrow
+        computed = m in block.group.computed
+        if computed:
+            write = not block.demanded & {m}
+        else:
+            write = any(number == m and not stored for number, _, stored in self.before.inside)
+        if why == LEAVING:
+            there = computed or m in self.everything.entering
+            return there * write * sizes[m] + missing * block.narrow[m]
+        needed = not self._used[m] & ~self.cuts.walk(0).needed.get(m, 0)
+        return write * sizes[m] + (block.narrow[m] if missing else needed * block.loads[m])
 
     def _room(self, choice: _Choice) -> int:
         """Bytes of a unit's memory that are left to the group."""
-        return self.block.room - sum(each * self.before.passing[i].size for i, each in choice.passing.items())
+        return self.block.room - sum(self._others(choice))
+
+    def _others(self, choice: _Choice) -> Iterator[int]:
+        units = self.block.group.units
+        return (self.before.passing[i].bytes(units, each) for i, each in choice.passing.items())
 
     def _fits(self, level: int, choice: _Choice) -> bool:
         room = self._room(choice)
@@ -355,27 +450,38 @@ class Ways:
 
     def _run(self, level: int, choice: _Choice, room: int | None) -> Run:
         block = self.block
-        entering = tuple(sorted((m, block.mask(m, each)) for m, each in choice.entering.items()))
+        used = self._used
+        entering = tuple(sorted((m, block.mask(m, each) & used[m]) for m, each in choice.entering.items()))
         leaving = ((m, block.mask(m, each) & block.wanted[m][0]) for m, each in choice.leaving.items())
         return self.cuts.run(level, entering, tuple(sorted(leaving)), room)
 
     @cached_property
-    def _orders(self) -> tuple[tuple[Kind, ...], ...]:
+    def _used(self) -> dict[int, int]:
+        """For every map there is when the group starts the lines that somebody reads."""
+        needed = self.cuts.walk(0).needed
+        return {m: needed.get(m, 0) | self.block.wanted[m][0] for m, _, _ in self.before.inside}
+
+    @cached_property
+    def _orders(self) -> tuple[_Order, ...]:
         """In which orders maps are dropped."""
-        alike: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
-        sizes, wanted = self.block.group.sizes, self.block.wanted
+        alike: dict[tuple[int, ...], list[Kind]] = {}
         for why in (PASSING, LEAVING, ENTERING):
             for m, each in self.everything[why].items():
-                other = self.before.passing[m] if why == PASSING else None
-                size, until = (other.size, other.until) if other else (sizes[m], wanted[m][1])
-                alike.setdefault((-size * each, why, size), []).append((-until, m))
-        sized = [[(kind[1], m) for _, m in sorted(alike[kind])] for kind in sorted(alike)]
-        return tuple(
-            tuple(kind for group in (first, *(other for other in sized if other is not first)) for kind in group)
-            for first in sized
-        )
+                made = why != PASSING and m in self.block.group.computed
+                costs = (self._cost((why, m), missing) for missing in (True, False))
+                key = self._size((why, m)) * each, self._size((why, m)), why, made, *costs
+                alike.setdefault(key, []).append((why, m))
+        kinds = {key: tuple(sorted(alike[key], key=self._until, reverse=True)) for key in sorted(alike)}
+        large = sorted(kinds, reverse=True)
+        late = sorted(large, key=lambda key: self._until(kinds[key][0]), reverse=True)
+        orders = ((first, *(key for key in others if key != first)) for first in kinds for others in (large, late))
+        return tuple(dict.fromkeys(tuple(kind for key in order for kind in kinds[key]) for order in orders))
 
-    def _fit(self, level: int, order: Sequence[Kind]) -> _Choice | None:
+    def _until(self, kind: Kind) -> int:
+        why, m = kind
+        return self.before.passing[m].until if why == PASSING else self.block.wanted[m][1]
+
+    def _fit(self, level: int, order: _Order) -> _Choice | None:
         """Drops maps in order until the group fits, of the last one no more rows than it takes.
 
         A row that goes saves no more than its bytes: so many rows go at least, and most often no more have to.
