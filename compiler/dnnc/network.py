@@ -104,6 +104,11 @@ class Search:
     _blocks: dict[Block, Options] = field(default_factory=dict[Block, Options])
     _members: dict[tuple[int, int], _Member | None] = field(default_factory=dict[tuple[int, int], "_Member | None"])
 
+    @property
+    def kinds(self) -> int:
+        """How many different groups it has looked at: equal ones count once."""
+        return len(self._blocks)
+
     def find(self) -> Found:
         """The cheapest plan.
 
@@ -130,7 +135,7 @@ class Search:
             self.proven = max(self.proven, self._pass(below, limit))
 
     def _pass(self, below: int, limit: int) -> int:
-        """Looks for the cheapest plan of fewer bytes. Returns what no plan goes below, as far as labels were extended."""
+        """Looks for the cheapest plan of fewer bytes; returns what no plan goes below, as far as it has looked."""
         fronts = self._fronts()
         lost = below
         for position, front in enumerate(fronts[:-1]):
@@ -334,7 +339,7 @@ class Search:
                     yield member.stop, made
 
     def _alone(self, position: int, label: Label) -> Label:
-        """The layer by itself: what it reads is written first if it is only on chip; the rest stays if there is room."""
+        """The layer by itself: what it reads is written first if it is only on chip; the rest stays if it fits."""
         cost, room = self.alone[position]
         reads = set(self.steps.reads[position])
         state: list[Held] = []

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from math import ceil
 from typing import NamedTuple
 
 from dnnc.peaks import Peaks
@@ -48,11 +49,10 @@ class Cuts:
         group = self.group
         rows = group.parts[-1].rows
         ahead = group.cumulative((1, rows))[0][0] * rows // group.parts[0].rows if rows > 1 else 0
-        heights = dict.fromkeys(
-            min(rows, -(-(-(-rows // strips)) // group.units) * group.units) for strips in range(1, rows + 1)
-        )
+        shares = (ceil(rows / strips) for strips in range(1, rows + 1))
+        heights = dict.fromkeys(min(rows, ceil(share / group.units) * group.units) for share in shares)
         firsts = ((height, height - ahead if ahead < height < rows else height) for height in heights)
-        return tuple(tuple([*range(first, rows, height), rows]) for height, first in firsts)
+        return tuple((*range(first, rows, height), rows) for height, first in firsts)
 
     def walk(self, level: int) -> Walk:
         """The sections of a cut."""
@@ -197,7 +197,7 @@ ENTERING, LEAVING, PASSING = range(3)
 
 
 class _Choice(NamedTuple):
-    """Lines of every unit's block on chip: of maps read when a group starts, of maps when it ends, of others meanwhile."""
+    """Lines of every unit's block on chip: of maps read when a group starts, when it ends, of others meanwhile."""
 
     entering: Mapping[int, int]
     leaving: Mapping[int, int]

@@ -1,0 +1,366 @@
+"""The search for a whole network's plan: it finds what plain enumeration finds, and the laws of such plans hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import product
+from random import Random
+from typing import NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dnnc.chip import Chip
+from dnnc.grouping import Grouping, grouped
+from dnnc.layer import Layer, Shape
+from dnnc.network import Found, Search
+from dnnc.peaks import Peaks
+from dnnc.segments import Scope, Strips
+from dnnc.steps import FeatureMap, Geometry, Read, Step, Steps
+from dnnc.strips import kept, run, walk
+from dnnc.ways import Cuts, Meter
+from dnnc.weights import columns_touched, weights_bytes
+from dnnc_runtime import machine
+from dnnc_runtime.machine import Machine
+from dnnc_runtime.program import Kernel, Window
+
+SCOPES: tuple[Scope, ...] = ("layerwise", "resident", "fused")
+WORD = 2
+
+
+@dataclass
+class Net:
+    """A network in the making: of maps with as many rows as columns, and of steps."""
+
+    maps: list[FeatureMap] = field(default_factory=list[FeatureMap])
+    steps: list[Step] = field(default_factory=list[Step])
+
+    def given(self, rows: int, channels: int) -> int:
+        return self._map(rows, channels, None)
+
+    def conv(self, reads: Sequence[int], channels: int, kernel: int, stride: int) -> int:
+        """A convolution over one or several maps side by side."""
+        size = self.maps[reads[0]].geometry.rows
+        window = Window(size, (size - 1) // stride + 1, kernel, stride, 1, kernel // 2)
+        shape = Shape("array", 1, 1, channels, sum(self.maps[m].channels for m in reads), window, window)
+        return self._step(shape, Kernel("conv", window, window), Read("input", tuple(reads), window, window, False))
+
+    def add(self, a: int, b: int) -> int:
+        size = self.maps[a].geometry.rows
+        window = Window(size, size)
+        shape = Shape("vector", 1, 1, self.maps[a].channels, 1, window, window, second=(True,) * 4)
+        reads = (Read("input", (a,), window, window, True), Read("second", (b,), window, window, True))
+        return self._step(shape, Kernel("add", window, window), *reads)
+
+    def _step(self, shape: Shape, kernel: Kernel, *reads: Read) -> int:
+        out = self._map(shape.y.out, shape.k, len(self.steps))
+        layer = Layer(f"layer{len(self.steps)}", "", (), shape, kernel, ())
+        self.steps.append(Step(len(self.steps), layer, reads, out))
+        return out
+
+    def _map(self, rows: int, channels: int, source: int | None) -> int:
+        name = f"map{len(self.maps)}"
+        self.maps.append(FeatureMap(name, name, 0, channels, Geometry(1, rows, rows, channels), source))
+        return len(self.maps) - 1
+
+    def done(self) -> Steps:
+        """All of it: what nobody reads is an output."""
+        read = {m for step in self.steps for r in step.reads for m in r.maps}
+        maps = (m if i in read else replace(m, must_store="it is an output") for i, m in enumerate(self.maps))
+        reads = tuple(tuple(m for r in step.reads for m in r.maps) for step in self.steps)
+        return Steps(tuple(self.steps), tuple(maps), tuple((i,) for i in range(len(self.steps))), reads, ())
+
+
+class Case(NamedTuple):
+    """A network, what its layers move by themselves, and a machine."""
+
+    steps: Steps
+    alone: tuple[tuple[int, int], ...]
+    machine: Machine
+
+    def found(self, scope: Scope, **how: int) -> Found:
+        return Search(self.steps, Chip(self.machine), self.alone, scope, **how).find()
+
+
+@st.composite
+def cases(draw: st.DrawFn, most: int, largest: int, targets: Sequence[str] = ("two-buffer",)) -> Case:
+    """Layers that read one, two or three of the maps before them: chains, diamonds, residual and dense blocks."""
+    net = Net()
+    alive = [net.given(draw(st.integers(2, largest)), draw(st.integers(1, 4)))]
+    for _ in range(draw(st.integers(2, most))):
+        x = alive[draw(st.integers(max(0, len(alive) - 2), len(alive) - 1))]
+        here = net.maps[x].geometry.rows
+        alike = [m for m in alive if m != x and net.maps[m].geometry.rows == here]
+        equal = [m for m in alike if net.maps[m].channels == net.maps[x].channels]
+        what = draw(st.sampled_from(["conv", "conv", "add", "concat"]))
+        if what == "add" and equal:
+            alive.append(net.add(x, draw(st.sampled_from(equal))))
+        else:
+            more = draw(st.lists(st.sampled_from(alike), max_size=2, unique=True)) if what == "concat" and alike else []
+            stride = draw(st.sampled_from([1, 1, 2])) if here > 2 else 1
+            alive.append(net.conv([x, *more], draw(st.integers(1, 4)), draw(st.sampled_from([1, 3])), stride))
+    steps = net.done()
+    name = draw(st.sampled_from(targets))
+    target = machine.load(name)
+    units = target.levels[0].count
+    largest_map = max(m.lines * m.words for m in steps.maps) * WORD
+    target = target.with_memory("maps", max(64, largest_map * draw(st.integers(1, 12)) // (4 * units) // 2 * 2))
+    target = target.with_memory("weights", draw(st.sampled_from([64, 128, 256, 1024])))
+    again = draw(st.integers(0, 2))
+    alone = tuple((by_itself(steps, p, again), draw(st.integers(0, 64))) for p in range(len(steps.steps)))
+    return Case(steps, alone, target)
+
+
+def by_itself(steps: Steps, position: int, again: int) -> int:
+    """Bytes of a layer from DRAM to DRAM: every tensor once, and its kernels once more for every ``again``."""
+    step = steps.steps[position]
+    kernels = weights_bytes(step.layer.shape, machine.load("two-buffer"))
+    out = steps.maps[step.map].lines * steps.maps[step.map].words * WORD
+    total = out + kernels * (1 + again)
+    for read in step.reads:
+        for m in read.maps:
+            columns = columns_touched((read.columns,))
+            total += steps.touched(position, m).bit_count() * columns * steps.maps[m].channels * WORD
+    return total
+
+
+# -- plain enumeration ------------------------------------------------------------------------------------------------
+
+
+class Rows(NamedTuple):
+    """A map between two segments: rows on chip, and whether all of it is in DRAM, too."""
+
+    each: int
+    stored: bool
+
+
+State = tuple[tuple[int, Rows], ...]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """All plans, taken literally: every group, every cut, every number of rows that stays of every map; one unit."""
+
+    case: Case
+    scope: Scope
+
+    @property
+    def steps(self) -> Steps:
+        return self.case.steps
+
+    def best(self) -> int:
+        return self._from(0, ())
+
+    @cache
+    def _from(self, position: int, state: State) -> int:
+        if position == len(self.steps.steps):
+            return 0
+        costs = [cost + self._from(stop, after) for stop, cost, after in self._next(position, dict(state))]
+        return min(costs)
+
+    def _next(self, position: int, state: dict[int, Rows]) -> Iterator[tuple[int, int, State]]:
+        yield self._alone(position, state)
+        for stop in range(position + 1, (position + 1 if self.scope == "resident" else len(self.steps.steps)) + 1):
+            grouping = grouped(self.steps, Chip(self.case.machine), position, stop)
+            if grouping is None:
+                return
+            for cut in Cuts(grouping.group, Meter()).levels:
+                for cost, after in self._strips(grouping, cut, state):
+                    yield stop, cost, after
+
+    def _bytes(self, m: int, lines: int) -> int:
+        return lines.bit_count() * self.steps.maps[m].words * WORD
+
+    def _lines(self, m: int, each: int) -> int:
+        return kept(self.steps.maps[m].lines, 1, each)
+
+    def _alone(self, position: int, state: dict[int, Rows]) -> tuple[int, int, State]:
+        cost, room = self.case.alone[position]
+        after: dict[int, Rows] = {}
+        for m, (each, stored) in state.items():
+            lines = self._lines(m, each)
+            reads = m in self.steps.reads[position]
+            cost += self._bytes(m, lines & self.steps.wanted(m, position)) if reads and not stored else 0
+            after[m] = Rows(each, stored or reads)
+            room += self._bytes(m, lines & self.steps.wanted(m, position + 1))
+        if room > Chip(self.case.machine).bytes:
+            for m, (each, stored) in after.items():
+                cost += 0 if stored else self._bytes(m, self._lines(m, each) & self.steps.wanted(m, position + 1))
+            after = {m: Rows(0, True) for m in after}
+        after[self.steps.steps[position].map] = Rows(0, True)
+        return position + 1, cost, self._state(after, position + 1)
+
+    def _state(self, after: Mapping[int, Rows], position: int) -> State:
+        return tuple(sorted((m, rows) for m, rows in after.items() if self.steps.wanted(m, position)))
+
+    def _strips(self, grouping: Grouping, cut: tuple[int, ...], state: dict[int, Rows]) -> Iterator[tuple[int, State]]:
+        starts = [range(rows.each + 1) for rows in state.values()]
+        for there in product(*starts):
+            entering = dict(zip(state, there, strict=True))
+            ends = [m for m in {*state, *grouping.maps} if self.steps.wanted(m, grouping.stop)]
+            for left in product(*(self._ends(grouping, m, state, entering) for m in ends)):
+                cost = self._cost(grouping, cut, state, entering, dict(zip(ends, left, strict=True)))
+                if cost is not None:
+                    yield cost
+
+    def _ends(self, grouping: Grouping, m: int, state: dict[int, Rows], entering: dict[int, int]) -> Sequence[int]:
+        """How many rows of a map may be on chip when the group ends."""
+        if m not in grouping.maps:
+            return [entering[m]]
+        lines = self.steps.maps[m].lines
+        if m in grouping.later:
+            return range(lines + 1)
+        if m in state and state[m].each:
+            return range(entering[m] + 1)
+        wide = columns_touched(grouping.columns[m]) == self.steps.maps[m].geometry.columns
+        read = 0
+        for position in range(grouping.first, grouping.stop):
+            read |= self.steps.touched(position, m) if m in self.steps.reads[position] else 0
+        return range(lines + 1) if wide and not self.steps.wanted(m, grouping.stop) & ~read else [0]
+
+    def _cost(
+        self, grouping: Grouping, cut: tuple[int, ...], state: dict[int, Rows], entering: dict[int, int],
+        leaving: dict[int, int],
+    ) -> tuple[int, State] | None:  # fmt: skip
+        """Bytes moved with so many rows on chip; None if they do not fit."""
+        local, stop, way = grouping.local, grouping.stop, walk(grouping.group, cut)
+        wanted = {m: self.steps.wanted(m, stop) for m in {*state, *grouping.maps}}
+        before = {
+            local[m]: self._lines(m, each) & (way.needed.get(local[m], 0) | wanted[m])
+            for m, each in entering.items() if m in local
+        }  # fmt: skip
+        behind = {local[m]: self._lines(m, each) & wanted[m] for m, each in leaving.items() if m in local}
+        others = sum(self._bytes(m, self._lines(m, each) & wanted[m]) for m, each in entering.items() if m not in local)
+        found = run(way, before, behind)
+        if found.peak + others + grouping.holding.maps > Chip(self.case.machine).bytes:
+            return None
+        cost = sum(lines.bit_count() * grouping.line_bytes(grouping.maps[i], WORD) for i, lines in found.loaded.items())
+        for grain, pinned, times in zip(grouping.grains, grouping.holding.pinned, way.sections, strict=True):
+            cost += grain.once + grain.whole + (times - 1) * (grain.whole - pinned * grain.each)
+        after: dict[int, Rows] = {m: Rows(0, True) for m in grouping.entering}
+        for m, (each, stored) in state.items():
+            gone = self._lines(m, each) & ~self._lines(m, entering[m]) & way.needed.get(local.get(m, -1), 0)
+            gone |= self._lines(m, each) & ~self._lines(m, leaving.get(m, 0)) & wanted[m]
+            cost += 0 if stored else self._bytes(m, gone)
+            after[m] = Rows(leaving.get(m, 0), stored)
+        for m in grouping.entering:
+            after[m] = Rows(leaving.get(m, 0), after[m].stored)
+        for m in grouping.later:
+            stored = bool(self.steps.maps[m].must_store)
+            lines = self._lines(m, self.steps.maps[m].lines)
+            cost += self._bytes(m, lines if stored else wanted[m] & ~self._lines(m, leaving.get(m, 0)))
+            after[m] = Rows(leaving.get(m, 0), stored)
+        return cost, self._state(after, stop)
+
+
+# -- the laws ---------------------------------------------------------------------------------------------------------
+
+
+def few(examples: int) -> settings:
+    return settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@few(15)
+@given(cases(4, 3))
+@pytest.mark.parametrize("scope", ["resident", "fused"])
+def test_it_finds_what_plain_enumeration_finds(scope: Scope, case: Case) -> None:
+    found = case.found(scope)
+    assert found.bytes == found.bound == Plain(case, scope).best()
+
+
+@few(40)
+@given(cases(8, 6, ("two-buffer", "snowflake")))
+def test_more_freedom_never_costs_bytes(case: Case) -> None:
+    found = [case.found(scope) for scope in SCOPES]
+    assert found[0].bytes == sum(moved for moved, _ in case.alone)
+    assert found[2].bytes <= found[1].bytes <= found[0].bytes
+    assert all(plan.bound == plan.bytes for plan in found)
+
+
+@few(40)
+@given(cases(8, 6, ("two-buffer", "snowflake")), st.integers(1, 100))
+def test_more_memory_never_costs_bytes(case: Case, percent: int) -> None:
+    room = Chip(case.machine).bytes
+    larger = case._replace(machine=case.machine.with_memory("maps", room + room * percent // 100 // 2 * 2))
+    assert larger.found("fused").bytes <= case.found("fused").bytes
+
+
+@few(40)
+@given(cases(8, 6, ("two-buffer", "snowflake")), st.integers(0, 400))
+def test_a_search_that_stops_has_a_plan_and_a_bound(case: Case, limit: int) -> None:
+    stopped, best = case.found("fused", limit=limit), case.found("fused")
+    assert stopped.bound <= best.bytes <= stopped.bytes
+    positions = [p for s in stopped.segments for p in (range(s.first, s.stop) if isinstance(s, Strips) else s)]
+    assert positions == list(range(len(case.steps.steps)))
+
+
+@few(40)
+@given(cases(8, 6, ("two-buffer", "snowflake")), st.randoms(use_true_random=False))
+def test_numbers_of_maps_mean_nothing(case: Case, random: Random) -> None:
+    numbers = list(range(len(case.steps.maps)))
+    random.shuffle(numbers)
+    other = case._replace(steps=renumbered(case.steps, numbers))
+    assert other.found("fused").bytes == case.found("fused").bytes
+
+
+def renumbered(steps: Steps, numbers: Sequence[int]) -> Steps:
+    """The same with other numbers of maps."""
+
+    def step(old: Step) -> Step:
+        reads = tuple(replace(read, maps=tuple(numbers[m] for m in read.maps)) for read in old.reads)
+        return replace(old, reads=reads, map=numbers[old.map])
+
+    maps = sorted(range(len(numbers)), key=numbers.__getitem__)
+    reads = tuple(tuple(numbers[m] for m in read) for read in steps.reads)
+    return Steps(tuple(map(step, steps.steps)), tuple(steps.maps[m] for m in maps), steps.at, reads, ())
+
+
+@few(60)
+@given(cases(6, 7), st.data())
+def test_the_closed_form_is_what_the_sections_take(case: Case, data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, len(case.steps.steps) - 1))
+    stop = data.draw(st.integers(first + 1, len(case.steps.steps)))
+    grouping = grouped(case.steps, Chip(case.machine), first, stop)
+    if grouping is None:
+        return
+    ways = Cuts(grouping.group, Meter())
+    way = ways.walk(data.draw(st.integers(0, len(ways.levels) - 1)))
+
+    def some(maps: Sequence[int]) -> dict[int, int]:
+        chosen = data.draw(st.lists(st.sampled_from(maps), unique=True)) if maps else []
+        lines = {grouping.local[m]: case.steps.maps[m].lines for m in chosen}
+        return {i: kept(count, 1, data.draw(st.integers(0, count))) for i, count in lines.items()}
+
+    entering, leaving = some(grouping.entering), some((*grouping.entering, *grouping.later))
+    plain, closed = run(way, entering, leaving), Peaks(way).run(entering, leaving)
+    assert (closed.peak, closed.loaded) == (plain.peak, plain.loaded)
+
+
+@pytest.mark.parametrize("name", ["two-buffer", "snowflake"])
+def test_repeated_blocks_are_solved_once(name: str) -> None:
+    found: dict[int, Found] = {}
+    kinds: dict[int, int] = {}
+    for blocks in (12, 24):
+        case = residual(blocks, name)
+        search = Search(case.steps, Chip(case.machine), case.alone)
+        found[blocks] = search.find()
+        kinds[blocks] = search.kinds
+        assert found[blocks].bound == found[blocks].bytes
+    assert kinds[24] <= kinds[12] + 1
+    assert found[24].labels <= 2.5 * found[12].labels
+    assert found[24].work <= 3 * found[12].work
+
+
+def residual(blocks: int, name: str) -> Case:
+    """Blocks of two convolutions and a sum."""
+    net = Net()
+    x = net.given(8, 4)
+    for _ in range(blocks):
+        x = net.add(net.conv([net.conv([x], 4, 3, 1)], 4, 3, 1), x)
+    steps = net.done()
+    target = machine.load(name)
+    target = target.with_memory("maps", 700 // target.levels[0].count // 2 * 2).with_memory("weights", 512)
+    return Case(steps, tuple((by_itself(steps, p, 0), 64) for p in range(len(steps.steps))), target)
