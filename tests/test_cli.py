@@ -72,10 +72,11 @@ def network() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, and the artifact of it."""
+    """A model, the artifact of it, and that of its layers one by one."""
     path = tmp_path_factory.mktemp("models")
     onnx.save(network(), path / "net.onnx")
     dnnc.compile(path / "net.onnx").save(path / "net.dnnc")
+    dnnc.compile(path / "net.onnx", plan="layerwise").save(path / "alone.dnnc")
     return path
 
 
@@ -253,7 +254,7 @@ def test_compile_as_json_prints_nothing_else_on_stdout(cli: Command, folder: Pat
     assert data["agreement"]["counted_bytes"] == data["totals"]["dram_bytes"]
     assert [host["name"] for host in data["host"]] == ["lrn"]
     stages = [line.split("  ")[-1] for line in found.err.splitlines()]
-    assert stages == ["import", "simplify", "lower", "plan", "program", "agreement"]
+    assert stages == ["import", "simplify", "lower", "plan", "together", "program", "agreement"]
 
 
 def test_quiet_prints_the_outcome_alone(cli: Command, folder: Path) -> None:
@@ -416,28 +417,36 @@ def test_targets_are_listed_with_their_figures(cli: Command, tmp_path: Path) -> 
 
 
 def test_inspect_shows_what_compile_showed(cli: Command, folder: Path) -> None:
-    compiled = cli("compile", folder / "net.onnx", "--no-cache")
-    inspected = cli("inspect", folder / "net.dnnc")
+    compiled = cli("compile", folder / "net.onnx", "--no-cache", "--plan", "layerwise")
+    inspected = cli("inspect", folder / "alone.dnnc")
     assert (inspected.status, inspected.out) == (0, compiled.out)
     assert cli("inspect", folder / "net.dnnc", "--json").data["totals"]["macs"] > 0
 
 
+def test_inspect_shows_what_stays_on_chip(cli: Command, folder: Path) -> None:
+    found = cli("inspect", folder / "net.dnnc")
+    assert found.status == 0
+    for heading in ("plan       fused: ", "group 1: ", "maps memory: ", "on chip ", "to DRAM "):
+        assert heading in found.out
+    assert "the host reads it for lrn" in found.out
+
+
 def test_inspect_shows_a_layer_by_the_name_of_any_node_in_it(cli: Command, folder: Path) -> None:
-    found = cli("inspect", folder / "net.dnnc", "conv")
+    found = cli("inspect", folder / "alone.dnnc", "conv")
     assert found.status == 0
     for heading in ("loop nest", "memory", "bytes", "proof: optimal", "runner-up: "):
         assert heading in found.out
-    assert cli("inspect", folder / "net.dnnc", "add").out == found.out
-    data = cli("inspect", folder / "net.dnnc", "conv", "--json").data
+    assert cli("inspect", folder / "alone.dnnc", "add").out == found.out
+    data = cli("inspect", folder / "alone.dnnc", "conv", "--json").data
     assert {"name", "transfers", "runner_ups"} <= set(data)
-    assert "the array has no unit for LRN" in cli("inspect", folder / "net.dnnc", "lrn").out
+    assert "the array has no unit for LRN" in cli("inspect", folder / "alone.dnnc", "lrn").out
 
 
 def test_inspect_lists_instructions(cli: Command, folder: Path) -> None:
-    found = cli("inspect", folder / "net.dnnc", "conv", "--program")
+    found = cli("inspect", folder / "alone.dnnc", "conv", "--program")
     assert found.out.startswith("section conv\n")
     assert "  load input maps word " in found.out
-    assert cli("inspect", folder / "net.dnnc", "conv", "--program", "--json").data["program"] == found.out.splitlines()
+    assert cli("inspect", folder / "alone.dnnc", "conv", "--program", "--json").data["program"] == found.out.splitlines()
 
 
 def test_inspect_suggests_the_nearest_layer(cli: Command, folder: Path) -> None:

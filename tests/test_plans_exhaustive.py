@@ -19,11 +19,14 @@ from dnnc.steps import Steps, steps_of
 from dnnc.together import alone_of
 from dnnc.ways import Cuts, Meter
 from dnnc_runtime import Counters, machine, walk
-from dnnc_runtime.errors import CapacityFault, DisagreementFault
+from dnnc_runtime.errors import CapacityFault
 from graphs import networks
 
-MOST = 250
+MOST = 2500
 """Plans of a network at most: networks that have more are passed over."""
+
+RUN = 40
+"""Plans of a network that are executed: those that move least."""
 
 
 def plans(steps: Steps, chip: Chip, position: int, held: Mapping[int, int]) -> Iterator[tuple[Segment, ...]]:
@@ -62,21 +65,22 @@ def _each(most: Mapping[int, int]) -> Iterator[dict[int, int]]:
             yield {m: rows, **rest}
 
 
-def counted(made: Compilation, steps: Steps, segments: tuple[Segment, ...]) -> int | None:
-    """The bytes that a plan moves when its program is walked; None if it does not fit."""
-    found = realize(steps, Chip(made.machine), segments, alone_of(made.plan))
-    if not isinstance(found, Realized):
-        return None
+def counted(made: Compilation, found: Realized) -> int:
+    """The bytes that a plan moves when its program is walked."""
     program = emit(made.lowered, made.plan.schedules, made.machine, found)
     counters = Counters(program)
-    try:
-        walk(program, [counters])
-    except DisagreementFault:
-        return None
+    walk(program, [counters])
     return counters.total().payload
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+def predicted(made: Compilation, found: Realized) -> int:
+    """The bytes that a plan moves."""
+    shares = found.figures()
+    alone = alone_of(made.plan)
+    return sum(shares[i].dram_bytes if i in shares else own for i, (own, _) in enumerate(alone))
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks(most=4, largest=4), st.sampled_from([256, 512, 1024]), st.sampled_from([256, 1024]))
 def test_no_plan_moves_fewer_bytes(model: onnx.ModelProto, maps: int, weights: int) -> None:
     target = machine.load("two-buffer").with_memory("maps", maps).with_memory("weights", weights)
@@ -85,8 +89,13 @@ def test_no_plan_moves_fewer_bytes(model: onnx.ModelProto, maps: int, weights: i
     except CapacityFault:
         assume(False)
         raise
-    steps = steps_of(made.lowered)
-    every = list(islice(plans(steps, Chip(target), 0, {}), MOST + 1))
+    steps, chip = steps_of(made.lowered), Chip(target)
+    every = list(islice(plans(steps, chip, 0, {}), MOST + 1))
     assume(len(every) <= MOST)
-    moved = [bytes_moved for segments in every if (bytes_moved := counted(made, steps, segments)) is not None]
-    assert made.plan.totals.dram_bytes <= min(moved)
+    tried = (realize(steps, chip, segments, alone_of(made.plan)) for segments in every)
+    moved = sorted(
+        ((predicted(made, f), i, f) for i, f in enumerate(tried) if isinstance(f, Realized)), key=lambda t: t[:2]
+    )
+    for expected, _, found in moved[:RUN]:
+        assert counted(made, found) == expected >= made.plan.totals.dram_bytes
+    assert moved[0][0] == made.plan.totals.dram_bytes
