@@ -446,7 +446,8 @@ def test_inspect_lists_instructions(cli: Command, folder: Path) -> None:
     found = cli("inspect", folder / "alone.dnnc", "conv", "--program")
     assert found.out.startswith("section conv\n")
     assert "  load input maps word " in found.out
-    assert cli("inspect", folder / "alone.dnnc", "conv", "--program", "--json").data["program"] == found.out.splitlines()
+    data = cli("inspect", folder / "alone.dnnc", "conv", "--program", "--json").data
+    assert data["program"] == found.out.splitlines()
 
 
 def test_inspect_suggests_the_nearest_layer(cli: Command, folder: Path) -> None:

@@ -117,9 +117,7 @@ def test_other_objectives(name: str, target: str, results: Path) -> None:
     model = build(name)
     traffic = dnnc.compile(model, target, plan="layerwise", cache=results)
     latency = dnnc.compile(model, target, plan="layerwise", objective="latency", cache=results)
-    balanced = dnnc.compile(
-        model, target, plan="layerwise", objective=Objective("balanced", 10), cache=results
-    )
+    balanced = dnnc.compile(model, target, plan="layerwise", objective=Objective("balanced", 10), cache=results)
     check_counts(latency)
     check_counts(balanced)
     fewest = {layer.name: layer.proof.value for layer in latency.plan.on_array}

@@ -282,7 +282,8 @@ def test_over_2_gb_of_external_data_is_imported_and_read(tmp_path: Path) -> None
 
 COMPILED = """
 import re, dnnc
-compilation = dnnc.compile("big.onnx", plan="layerwise", target=dnnc.load_machine("two-buffer").with_memory("weights", 1 << 28))
+machine = dnnc.load_machine("two-buffer").with_memory("weights", 1 << 28)
+compilation = dnnc.compile("big.onnx", machine, plan="layerwise")
 (peak,) = re.findall("VmHWM: *([0-9]+) kB", open("/proc/self/status").read().replace("\\t", " "))
 print(compilation.plan.totals.dram_bytes, peak)
 """

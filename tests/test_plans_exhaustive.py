@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 import onnx
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,8 @@ from dnnc.ways import Cuts, Meter
 from dnnc_runtime import Counters, machine, walk
 from dnnc_runtime.errors import CapacityFault
 from graphs import networks
+
+pytestmark = pytest.mark.slow
 
 MOST = 2500
 """Plans of a network at most: networks that have more are passed over."""
@@ -80,7 +83,11 @@ def predicted(made: Compilation, found: Realized) -> int:
     return sum(shares[i].dram_bytes if i in shares else own for i, (own, _) in enumerate(alone))
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
 @given(networks(most=4, largest=4), st.sampled_from([256, 512, 1024]), st.sampled_from([256, 1024]))
 def test_no_plan_moves_fewer_bytes(model: onnx.ModelProto, maps: int, weights: int) -> None:
     target = machine.load("two-buffer").with_memory("maps", maps).with_memory("weights", weights)

@@ -23,7 +23,11 @@ from dnnc_runtime.machine import Machine
 from graphs import Builder, networks
 
 SCOPES: tuple[Scope, ...] = ("layerwise", "resident", "fused")
-SLOW = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
 
 
 @st.composite

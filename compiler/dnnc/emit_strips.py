@@ -74,7 +74,8 @@ class StripEmitter:
     # -- one section ----------------------------------------------------------------------------------------------
 
     def _instructions(self, scene: Scene, step: Step) -> Iterator[Instruction]:
-        assert scene.step is not None and scene.event is not None
+        assert scene.step is not None
+        assert scene.event is not None
         kernels = self._kernels(scene)
         if scene.step not in self._begun:
             self._begun.add(scene.step)
@@ -116,7 +117,8 @@ class StripEmitter:
                 wanted[grouping.maps[m]] = wanted.get(grouping.maps[m], 0) | lines
         read = step.reads[0]
         operand = step.layer.operand("input")
-        assert operand is not None and read.role == "input"
+        assert operand is not None
+        assert read.role == "input"
         found = (self._pieces(operand, m, unit, wanted.get(m, 0), scene.rows[m, unit]) for m in read.maps)
         return tuple(piece for pieces in found for piece in pieces)
 
@@ -149,7 +151,7 @@ class StripEmitter:
             operands.append(("accumulator", (self._sums(scene, step, tile, unit, region),)))
         if last:
             operands += self._others(scene, step, unit, tile)
-            operands += [(role, kernels.parameter_pieces(role, tile, unit)) for role in kernels.roles]
+            operands.extend((role, kernels.parameter_pieces(role, tile, unit)) for role in kernels.roles)
             operands.append(("output", tuple(self._output(scene, step, tile, unit))))
         return Part(region, tuple(operands))
 

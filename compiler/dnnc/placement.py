@@ -94,7 +94,7 @@ def _in_order(
 
 
 def grow(lives: Lives, words: int) -> None:
-    """Gives tiles that only pass through all the room that is left in their section, so that there are fewer of them."""
+    """Gives tiles that only pass through all the room that is left in their section: so there are fewer of them."""
     active: list[list[Plot]] = [[] for _ in lives.scenes]
     for plot in lives.plots:
         for at in range(plot.start, plot.end + 1):

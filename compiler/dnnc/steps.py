@@ -1,6 +1,6 @@
 """A lowered graph as steps over feature maps: what is computed line by line, and what could stay on chip in between.
 
-A *step* is a layer that can be run for some rows at a time; a layer with a fused pool is two of them. A *feature map* is
+A *step* is a layer that can be run for some rows at a time; a layer with a fused pool is two. A *feature map* is
 what one step computes, as the tensor in DRAM has it: lines (rows of all images) of equally many words. Where a tensor
 is a concatenation, every part of it is a map of its own. A layer that looks at a tensor in another shape than the one
 it was computed in reads it from DRAM.
@@ -254,9 +254,7 @@ class _Builder:
         if geometry and view.tensor not in self.parts and why == "it is an input of the network":
             # Whoever reads an input in this shape again finds the same map, which may stay once it is loaded.
             return self._add(FeatureMap(operand.value, view.tensor, view.offset, _depth(view), geometry, None))
-        made = FeatureMap(
-            operand.value, view.tensor, 0, _depth(view), _plain_geometry(view), None, why
-        )
+        made = FeatureMap(operand.value, view.tensor, 0, _depth(view), _plain_geometry(view), None, why)
         self.maps.append(made)
         return len(self.maps) - 1
 
