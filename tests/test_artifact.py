@@ -515,7 +515,7 @@ SEGMENT = ("network", "segments", 1)
         (put("network", "segments", 0, "leaving", value=[[1, 16]]), "segment 0: there is no room for its rows on chip"),
         (whole, "network: segment 0: there is no room for its rows on chip"),
         (joined, "network: segment 0: there is no room for its rows on chip"),
-        (forgotten, "network: segment 2: 1 lines of map 1 are not on chip when it starts"),
+        (forgotten, "network: segment 2: 1 lines of map 5 are not on chip when it starts"),
         (apart, "network: the plan is said to move "),
         (put(*LAYER, "strips", value=15), "layer 'conv0': states strips 15, where it is 16"),
         (put(*LAYER, "alone", value=None), "layer 'conv0': states alone null, where it is "),

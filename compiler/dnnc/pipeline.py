@@ -158,7 +158,8 @@ def compile(
         planner.store.close()
     tell("plan", layers)
     fixed = fixed_layers(lowered, machine, rules)
-    whole, made = Together(lowered, layers, fixed, time_limit).find(plan, partial(_cycles, lowered))
+    together = Together(lowered, layers, fixed, time_limit, planner.interrupted)
+    whole, made = together.find("layerwise" if planner.interrupted else plan, partial(_cycles, lowered))
     tell("together", whole)
     warn_if_long(whole, made)
     program = emit(lowered, whole.schedules, machine, made)
@@ -166,7 +167,7 @@ def compile(
     counted = agree(whole, program)
     tell("agreement", counted)
     shapes = dict(input_shapes or {})
-    return Compilation(graph, lowered, whole, program, counted, rules, shapes, unfused, planner.interrupted)
+    return Compilation(graph, lowered, whole, program, counted, rules, shapes, unfused, together.interrupted)
 
 
 def _cycles(lowered: Lowered, plan: Plan, made: Realized | None) -> float:

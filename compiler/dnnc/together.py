@@ -25,7 +25,7 @@ SHARE = 128
 """Where the rows of a plan find no place, the next one leaves one more such part of the memory free."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Together:
     """Plans layers together.
 
@@ -34,12 +34,14 @@ class Together:
         plan: each by itself.
         fixed: names of layers that are to run by themselves, under the schedule that they have.
         time_limit: deterministic seconds of the search.
+        interrupted: whether a user stopped the search; the plan is then layer by layer.
     """
 
     lowered: Lowered
     plan: Plan
     fixed: Collection[str] = ()
     time_limit: float = 60.0
+    interrupted: bool = False
 
     def find(self, scope: Scope, timed: Timed) -> tuple[Plan, Realized | None]:
         """The best plan of a scope, made concrete; as it is if that is layer by layer.
@@ -66,9 +68,14 @@ class Together:
         moved = self.plan.totals.dram_bytes
         best: dict[Scope, Best] = {"layerwise": Best(moved, moved)}
         found: Found | None = None
-        for wider in SCOPES[1 : SCOPES.index(scope) + 1]:
-            found = self._search(steps, chip, wider, found)
-            best[wider] = Best(found.bytes, found.bound)
+        try:
+            for wider in SCOPES[1 : SCOPES.index(scope) + 1]:
+                found = self._search(steps, chip, wider, found)
+                best[wider] = Best(found.bytes, found.bound)
+        except KeyboardInterrupt:
+            # What is proven so far is what every layer does by itself.
+            self.interrupted = True
+            return self.plan, None
         assert found is not None
         for attempt in range(ATTEMPTS):
             made = realize(steps, chip, found.segments, self.alone)
