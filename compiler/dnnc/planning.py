@@ -88,8 +88,16 @@ class Planner:
         for done, layer in enumerate(lowered.layers):
             if self.progress:
                 self.progress(done, count, layer.name)
-            planned.append(layer if isinstance(layer, HostLayer) else self.layer(layer))
+            planned.append(layer if isinstance(layer, HostLayer) else self._planned(layer))
         return Plan(self.machine, self.objective, tuple(planned))
+
+    def _planned(self, layer: Layer) -> LayerPlan:
+        """One layer's plan, even where Ctrl-C comes between its search and its figures."""
+        try:
+            return self.layer(layer)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return self.layer(layer)
 
     def layer(self, layer: Layer) -> LayerPlan:
         """One layer's plan."""
