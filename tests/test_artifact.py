@@ -504,7 +504,7 @@ SEGMENT = ("network", "segments", 1)
         (put(*SEGMENT, "entering", value=[[1, 1], [1, 1]]), "network: segment 1: its maps are not in order"),
         (
             put(*SEGMENT, "leaving", value=[]),
-            "network: segment 1: maps that its layers do not read are not as they were",
+            "network: segment 2: 1 lines of map 5 are not on chip when it starts",
         ),
         (
             put(*SEGMENT, "entering", value=[[1, 2]]),
