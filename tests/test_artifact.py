@@ -26,11 +26,12 @@ from dnnc.constraints import loads
 from dnnc.documents import Damaged
 from dnnc.emit import emit
 from dnnc.enumerate import best
+from dnnc.network_records import moved_bytes
 from dnnc.pipeline import Compilation
 from dnnc.placement import Unplaced
 from dnnc.plan import Plan
 from dnnc.realize import realize
-from dnnc.records import Document, ScheduleRecord, moved_bytes, record, restore
+from dnnc.records import Document, ScheduleRecord, record, restore
 from dnnc.schedule import DIMS, Dim
 from dnnc.segments import SCOPES, Alone, Best, Network, Segment, Strips
 from dnnc.space import Space, active_sets, fits, grid, locate, schedule_of

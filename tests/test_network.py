@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
 from dnnc.grouping import Grouping, grouped
 from dnnc.layer import Layer, Shape
@@ -21,7 +22,7 @@ from dnnc.segments import Scope, Strips
 from dnnc.steps import FeatureMap, Geometry, Read, Step, Steps
 from dnnc.strips import kept, run, walk
 from dnnc.ways import Cuts, Meter
-from dnnc.weights import columns_touched, weights_bytes
+from dnnc.weights import weights_bytes
 from dnnc_runtime import machine
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Kernel, Window
@@ -123,7 +124,7 @@ def by_itself(steps: Steps, position: int, again: int) -> int:
     total = out + kernels * (1 + again)
     for read in step.reads:
         for m in read.maps:
-            columns = columns_touched((read.columns,))
+            columns = touched_by_any((read.columns,)).bit_count()
             total += steps.touched(position, m).bit_count() * columns * steps.maps[m].channels * WORD
     return total
 
@@ -219,7 +220,7 @@ class Plain:
             return range(lines + 1)
         if m in state and state[m].each:
             return range(entering[m] + 1)
-        wide = columns_touched(grouping.columns[m]) == self.steps.maps[m].geometry.columns
+        wide = touched_by_any(grouping.columns[m]).bit_count() == self.steps.maps[m].geometry.columns
         read = 0
         for position in range(grouping.first, grouping.stop):
             read |= self.steps.touched(position, m) if m in self.steps.reads[position] else 0

@@ -28,11 +28,12 @@ from dnnc.inspect_text import (
 from dnnc.layer import HostLayer, Layer, Lowered
 from dnnc.lower import lower
 from dnnc.nest_text import Transfer, nest_lines, transfers
-from dnnc.network_text import Together, kept_grid, network_lines, sections, stored_grid, together_data
+from dnnc.network_text import kept_grid, network_lines, sections, stored_grid, together_data
 from dnnc.performance import floor_cycles, layer_performance, layer_times, performances, total
 from dnnc.plan import LayerPlan, Plan
 from dnnc.planning import Planner, layer_plan
 from dnnc.points import Found
+from dnnc.residency import Residency
 from dnnc.schedule import Pin, Schedule
 from dnnc.search import Objective, Proof, Result, RunnerUp
 from dnnc.segments import Alone
@@ -389,10 +390,10 @@ def strips(maps: int) -> dnnc.Compilation:
     return dnnc.compile(net.model(net.conv(x, "last", 48, 3, pad=1)), machine)
 
 
-def together(maps: int) -> Together:
+def together(maps: int) -> Residency:
     made = strips(maps).realized
     assert made is not None
-    return Together(strips(maps).plan, made)
+    return Residency(strips(maps).plan, made)
 
 
 @SMALL

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 
 import dnnc
 from dnnc.cli.program import app
-from dnnc.network_text import Together
 from dnnc.performance import layer_times, sum_of
 from dnnc.plan import Plan
 from dnnc.report_page.figures import Network, figures_data, named
@@ -38,6 +37,7 @@ from dnnc.report_page.roofline import roofline
 from dnnc.report_page.scale import Scale
 from dnnc.report_page.series import channel_bytes, envelope
 from dnnc.report_page.trace import trace, tracks
+from dnnc.residency import Residency
 from dnnc.search import Objective
 from dnnc.summary import compiled_data
 from dnnc_runtime.jobs import UNITS
@@ -430,7 +430,7 @@ def test_nothing_lies_where_something_else_is(network: Network) -> None:
     if network.made is None:
         assert memory_map(network) is None
         return
-    of = Together(network.plan, network.made)
+    of = Residency(network.plan, network.made)
     word = network.machine.word_bytes
     for unit in range(of.made.chip.units):
         found = boxes(of, unit)
@@ -447,7 +447,7 @@ def test_the_memory_map_has_a_mark_for_every_tensor(network: Network, html: str)
     if network.made is None:
         assert "net-memory" not in html
         return
-    of = Together(network.plan, network.made)
+    of = Residency(network.plan, network.made)
     found = boxes(of, of.fullest_unit)
     titles = [e.text or "" for e in drawn(standalone([network])["net-memory.svg"]).iter(f"{SVG}title")]
     for m in {box.map for box in found if box.map >= 0}:

@@ -16,7 +16,7 @@ from dnnc.pipeline import Compilation, compile, verify
 from dnnc.realize import Realized, realize
 from dnnc.segments import Scope
 from dnnc.steps import steps_of
-from dnnc.together import alone_of
+from dnnc.together import Together, alone_of
 from dnnc_runtime import machine
 from dnnc_runtime.errors import CapacityFault
 from dnnc_runtime.machine import Machine
@@ -73,6 +73,17 @@ def test_counted_bytes_and_numbers(model: onnx.ModelProto, target: Machine, seed
 def test_more_freedom_never_costs_bytes(model: onnx.ModelProto, target: Machine) -> None:
     moved = [compiled(model, target, scope).plan.totals.dram_bytes for scope in SCOPES]
     assert moved == sorted(moved, reverse=True)
+
+
+@SLOW
+@given(networks(), targets(), st.floats(0, 0.002))
+def test_a_search_cut_short_moves_no_more_than_layer_by_layer(
+    model: onnx.ModelProto, target: Machine, limit: float
+) -> None:  # fmt: skip
+    alone = compiled(model, target, "layerwise")
+    short = Together(alone.lowered, alone.plan, time_limit=limit).fewest("fused")[0]
+    assert short.network is not None
+    assert short.network.bound <= short.totals.dram_bytes <= alone.plan.totals.dram_bytes
 
 
 @SLOW

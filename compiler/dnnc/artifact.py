@@ -23,6 +23,7 @@ from dnnc.documents import Damaged
 from dnnc.emit import emit
 from dnnc.graph import Graph, Source
 from dnnc.layer import HostLayer, Layer, Lowered
+from dnnc.network_records import check_network, network_record, restore_network
 from dnnc.pipeline import Compilation, Denied, fixed_layers, lower_with
 from dnnc.placement import Unplaced
 from dnnc.plan import LayerPlan, Plan
@@ -35,12 +36,9 @@ from dnnc.records import (
     LayerRecord,
     MachineRecord,
     ModelRecord,
-    check_network,
     check_proof,
     layer_record,
-    network_record,
     restore,
-    restore_network,
 )
 from dnnc.search import COST_MODEL, Result
 from dnnc.space import Limits, Space

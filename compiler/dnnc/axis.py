@@ -47,7 +47,7 @@ def pointwise(window: Window) -> bool:
     return (window.kernel, window.stride, window.pad, window.size) == (1, 1, 0, window.out)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=65536)
 def touched(window: Window, first: int, stop: int) -> int:
     """Mask of the input coordinates that the outputs [first, stop) touch; padding is not among them."""
     if pointwise(window):
@@ -58,6 +58,15 @@ def touched(window: Window, first: int, stop: int) -> int:
             i = o * window.stride + t * window.dilation - window.pad
             if 0 <= i < window.size:
                 mask |= 1 << i
+    return mask
+
+
+@lru_cache(maxsize=4096)
+def touched_by_any(windows: tuple[Window, ...]) -> int:
+    """Mask of the input coordinates that all outputs of some windows over one axis touch together."""
+    mask = 0
+    for window in windows:
+        mask |= touched(window, 0, window.out)
     return mask
 
 

@@ -167,19 +167,18 @@ class StripEmitter:
         rows = passed_by(scene.event, unit)
         yield from self._pieces(output, step.map, unit, block & rows, scene.rows[step.map, unit], tile)
         if block & ~rows:
-            yield self._staged(scene, step, tile, unit, block & ~rows)
+            yield self._staged(scene, step, tile, unit)
 
-    def _staged(self, scene: Scene, step: Step, tile: Tile, unit: int, lines: int) -> Piece:
+    def _staged(self, scene: Scene, step: Step, tile: Tile, unit: int) -> Piece:
         """A tile of rows that only pass through."""
         assert scene.event is not None
         shape, image = step.layer.shape, scene.event.section.image
         base = image * shape.y.out
-        passing = list(lines_of(scene.event.section.output[unit] & ~passed_by(scene.event, unit)))
-        rows = axis(tuple(line - base for line in lines_of(lines)))
+        passing = scene.event.section.output[unit] & ~passed_by(scene.event, unit)
+        rows = axis(tuple(line - base for line in lines_of(passing)))
         region: Region = (
             interval((image, 1)), rows, span(0, shape.x.out), interval(tile.groups), interval(tile.planes)
         )  # fmt: skip
-        assert [line for line in passing if lines >> line & 1] == list(lines_of(lines))
         return _dense(scene.stage[unit], unit, region, shape.x.out, tile, 1)
 
     def _pass_on(self, scene: Scene, step: Step, output: Operand, tile: Tile) -> Iterator[Instruction]:
@@ -188,9 +187,8 @@ class StripEmitter:
         stored: list[Piece] = []
         dropped: list[Piece] = []
         for unit, block in enumerate(scene.event.section.output):
-            lines = block & ~passed_by(scene.event, unit)
-            if lines:
-                whole = self._staged(scene, step, tile, unit, lines)
+            if block & ~passed_by(scene.event, unit):
+                whole = self._staged(scene, step, tile, unit)
                 for run, goes in _runs(whole, self._goes(step, scene.event.section.image)):
                     (stored if goes else dropped).append(run)
         if stored:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from dnnc.axis import touched
+from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
 from dnnc.steps import Steps
 from dnnc.strips import Group, Part, Reading
-from dnnc.weights import Grain, Holding, columns_touched, grain, hold
+from dnnc.weights import Grain, Holding, grain, hold
 from dnnc_runtime.program import Window
 
 
@@ -59,14 +59,12 @@ class Grouping:
 
     def touched(self, m: int) -> int:
         """Mask of the columns of a map that the group reads; 0 if these are all."""
-        mask = 0
-        for window in self.columns[m]:
-            mask |= touched(window, 0, window.out)
+        mask = touched_by_any(self.columns[m])
         return 0 if mask.bit_count() == self.steps.maps[m].geometry.columns else mask
 
     def line_bytes(self, m: int, word: int) -> int:
         """Bytes of the columns of a line that are loaded."""
-        return columns_touched(self.columns[m]) * self.steps.maps[m].channels * word
+        return touched_by_any(self.columns[m]).bit_count() * self.steps.maps[m].channels * word
 
 
 def grouped(steps: Steps, chip: Chip, first: int, stop: int) -> Grouping | None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from dnnc.front import Front
 from dnnc.layer import HALF, Layer
 from dnnc.nest_text import Transfer, nest_lines
-from dnnc.network_text import Together, strips_data, strips_grid
+from dnnc.network_text import strips_data, strips_grid
 from dnnc.performance import Performance, performance_data
 from dnnc.plan import LayerPlan
 from dnnc.report import (
@@ -22,6 +22,7 @@ from dnnc.report import (
     shares_lines,
     window_text,
 )
+from dnnc.residency import Residency
 from dnnc.search import DATAFLOWS, RunnerUp
 from dnnc.summary import Data, layer_data
 from dnnc.traffic import MEMORY_ROLE
@@ -62,7 +63,7 @@ class StripInspection:
     """What there is to see of a layer that runs by strips with others: its plan, its sections, its time."""
 
     plan: LayerPlan
-    of: Together
+    of: Residency
     time: Performance
 
 
@@ -83,7 +84,7 @@ def strips_text(seen: StripInspection) -> Iterator[str]:
         yield from part
 
 
-def _head_of_group(plan: LayerPlan, of: Together) -> Iterator[str]:
+def _head_of_group(plan: LayerPlan, of: Residency) -> Iterator[str]:
     group = of.group_of(plan.name)
     assert group is not None
     layer, machine = plan.layer, of.plan.machine

@@ -21,13 +21,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
 from dnnc.grouping import Grouping, grouped
 from dnnc.segments import Alone, Scope, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Group, kept
 from dnnc.ways import Before, Block, Cuts, Meter, Options, Passing, Way, fullest
-from dnnc.weights import columns_touched, weights_bytes
+from dnnc.weights import weights_bytes
 from dnnc_runtime.program import Window
 
 LONGEST = 16
@@ -87,7 +88,7 @@ class Search:
     Attributes:
         alone: for every position the bytes that its layer moves by itself, and bytes per unit of feature maps that it
             holds meanwhile; (0, 0) for the host's.
-        limit: work that may be done: sections gone through.
+        limit: work that may be done, in units of the meter.
         known: a plan of this space, found before.
     """
 
@@ -257,7 +258,7 @@ class Search:
         windows: list[Window] = []
         for number in self.steps.at[position]:
             windows += [read.columns for read in self.steps.steps[number].reads if m in read.maps]
-        return columns_touched(tuple(windows)) if windows else self.steps.maps[m].geometry.columns
+        return touched_by_any(tuple(windows)).bit_count() if windows else self.steps.maps[m].geometry.columns
 
     # -- what is true of maps whatever the plan ---------------------------------------------------------------------
 
@@ -429,8 +430,7 @@ class Search:
         for position in range(grouping.first, grouping.stop):
             if m in self.steps.reads[position]:
                 lines |= self.steps.touched(position, m)
-        whole = columns_touched(grouping.columns[m]) == self.steps.maps[m].geometry.columns
-        return whole and not wanted & ~lines
+        return not grouping.touched(m) and not wanted & ~lines
 
     def _ways(self, member: _Member, label: Label, missing: int, spare: int) -> Iterator[Way]:
         """The ways to run a group from a label that may cost less than there is to spare."""

@@ -4,430 +4,27 @@ goes to DRAM."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from textwrap import wrap
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from dnnc.grid import Grid
-from dnnc.grouping import Grouping
-from dnnc.layer import HostLayer, Layer
-from dnnc.lives import Plot, Scene
+from dnnc.lives import Scene
 from dnnc.nest_text import lengths_text
-from dnnc.plan import LayerPlan, Plan
-from dnnc.realize import Realized
+from dnnc.plan import LayerPlan
 from dnnc.report import percent, plural
-from dnnc.segments import Alone
+from dnnc.residency import Fullest, Residency, kernels_text
 from dnnc.strips import kept
-from dnnc.summary import Data, Group, groups
-from dnnc.traffic import MEMORY_ROLE
-from dnnc_runtime.machine import Memory
-
-
-class Tenant(NamedTuple):
-    """What has a plot, from one section to another: a row of a map, or a tile of its rows that are on their way."""
-
-    plot: Plot
-    start: int
-    end: int
-    map: int
-    kind: Literal["row", "tile", "sums"]
-
-
-class Holder(NamedTuple):
-    """Something that is in a memory."""
-
-    name: str
-    what: str
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fullest:
-    """The fullest moment of a memory: in the unit that holds most, and who holds it.
-
-    Attributes:
-        when: layer and strip.
-        used: bytes.
-    """
-
-    memory: Memory
-    when: str
-    used: int
-    holders: tuple[Holder, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A feature map of which rows never come from DRAM.
-
-    Attributes:
-        rows, of: how many of how many.
-        bytes: of these rows; ``most``: on chip at once, with copies that several units have.
-        first, last: the layer that computes it, and the last one that reads it.
-    """
-
-    value: str
-    rows: int
-    of: int
-    bytes: int
-    most: int
-    first: str
-    last: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A feature map that goes to DRAM.
-
-    Attributes:
-        rows, of: how many rows go there, of how many.
-        needed: bytes of all its rows.
-        free: bytes of all units' memories that others leave free in the fullest section between its first row and its
-            last reader; ``when``: that section. None where this is not the reason.
-        why: what else demands it; empty if nothing does.
-    """
-
-    value: str
-    rows: int
-    of: int
-    needed: int
-    free: int | None
-    when: str
-    why: str
-
-    @property
-    def because(self) -> str:
-        """The reason in a clause."""
-        if self.free is None:
-            return self.why
-        room = f"{self.needed:,} B needed, {self.free:,} B free while {self.when} runs"
-        spare = "no plan that keeps more was found" if self.free >= self.needed and not self.why else ""
-        return "; ".join(filter(None, (self.why, room, spare)))
-
-
-@dataclass(frozen=True)
-class Together:
-    """A plan whose layers run together, and what that is made concrete as."""
-
-    plan: Plan
-    made: Realized
-
-    @cached_property
-    def groups(self) -> tuple[Group, ...]:
-        """The groups in execution order."""
-        return groups(self.plan)
-
-    def group_of(self, layer: str) -> Group | None:
-        """The group that a layer is in."""
-        return next((group for group in self.groups if layer in group.layers), None)
-
-    def grouping(self, group: Group) -> Grouping:
-        """The steps and kernels of a group."""
-        found = self.made.lives.groups[group.segment]
-        assert found is not None
-        return found
-
-    def by_rows(self, layer: str) -> Layer:
-        """A layer as it is run by rows, without a fused pool."""
-        return next(step.layer for step in self.made.steps.steps if step.layer.name == layer)
-
-    # -- time ------------------------------------------------------------------------------------------------------
-
-    def when(self, at: int) -> str:
-        """The layer of a section, and its strip."""
-        scene = self.made.lives.scenes[at]
-        segment = self.made.segments[scene.segment]
-        if isinstance(segment, Alone):
-            return self.plan.layers[segment.position].name
-        assert scene.event is not None
-        assert scene.step is not None
-        group, section = self._by_segment[scene.segment], scene.event.section
-        name = self.plan.layer_of(self.made.steps.steps[scene.step].layer.name)
-        strip = f"strip {section.strip + 1} of group {group.number}" if len(group.rows) > 1 else f"group {group.number}"
-        image = f" of image {section.image + 1}" if self.grouping(group).group.images > 1 else ""
-        return f"{name} ({strip}{image})"
-
-    @cached_property
-    def _by_segment(self) -> dict[int, Group]:
-        return {group.segment: group for group in self.groups}
-
-    @cached_property
-    def _segment_at(self) -> dict[int, int]:
-        """By position the segment of a layer."""
-        out: dict[int, int] = {}
-        for number, segment in enumerate(self.made.segments):
-            positions = (segment.position,) if isinstance(segment, Alone) else range(segment.first, segment.stop)
-            out.update(dict.fromkeys(positions, number))
-        return out
-
-    def alone(self, position: int) -> bool:
-        """Whether a layer runs by itself."""
-        return isinstance(self.made.segments[self._segment_at[position]], Alone)
-
-    def position(self, m: int) -> int | None:
-        """The layer that computes a map."""
-        source = self.made.steps.maps[m].source
-        return None if source is None else self.made.steps.steps[source].position
-
-    # -- what is on chip ---------------------------------------------------------------------------------------------
-
-    @cached_property
-    def tenants(self) -> tuple[Tenant, ...]:
-        """Who has every plot, and when."""
-        seen: dict[int, tuple[Plot, list[tuple[int, int]]]] = {}
-        passing: list[Tenant] = []
-        for at, scene in enumerate(self.made.lives.scenes):
-            for m, plot in _rows_of(scene):
-                owners = seen.setdefault(id(plot), (plot, []))[1]
-                if not owners or owners[-1][1] != m:
-                    owners.append((at, m))
-            if scene.step is not None:
-                m = self.made.steps.steps[scene.step].map
-                passing += [Tenant(plot, plot.start, plot.end, m, "tile") for plot in scene.stage.values()]
-                passing += [Tenant(plot, plot.start, plot.end, m, "sums") for plot in scene.sums.values()]
-        return (*(tenant for plot, owners in seen.values() for tenant in _turns(plot, owners)), *passing)
-
-    @property
-    def _word(self) -> int:
-        return self.made.chip.machine.word_bytes
-
-    @property
-    def memory(self) -> Memory:
-        """The memory that feature maps lie in."""
-        return self.made.chip.machine.memory(self.made.chip.memory)
-
-    def held(self, unit: int) -> list[int]:
-        """By section the bytes in one unit's memory."""
-        words = _over_time(self.tenants, len(self.made.lives.scenes), unit)
-        return [(a + b) * self._word for a, b in zip(words, self.made.lives.reserved, strict=True)]
-
-    @cached_property
-    def fullest_unit(self) -> int:
-        """The unit whose memory is fullest at any time."""
-        return max(range(self.made.chip.units), key=lambda unit: max(self.held(unit)))
-
-    @cached_property
-    def _of_map(self) -> dict[int, list[Tenant]]:
-        out: dict[int, list[Tenant]] = {}
-        for tenant in self.tenants:
-            out.setdefault(tenant.map, []).append(tenant)
-        return out
-
-    @cached_property
-    def kept(self) -> tuple[Kept, ...]:
-        """Every map of which something stays on chip until its last reader."""
-        return tuple(self._kept())
-
-    def _kept(self) -> Iterator[Kept]:
-        steps, count = self.made.steps, len(self.made.lives.scenes)
-        for m, made in enumerate(steps.maps):
-            position, readers = self.position(m), steps.readers.get(m, ())
-            if position is None or not readers or self.alone(position):
-                continue
-            rows = (steps.wanted(m, 0) & ~self.made.lives.loaded.get(m, 0)).bit_count()
-            if rows:
-                most = max(_over_time(self._of_map.get(m, ()), count)) * self._word
-                names = (self.plan.layers[p].name for p in (position, readers[-1]))
-                yield Kept(made.value, rows, made.lines, rows * made.words * self._word, most, *names)
-
-    @cached_property
-    def stored(self) -> tuple[Stored, ...]:
-        """Every map that goes to DRAM, and why."""
-        return tuple(self._stored())
-
-    def _stored(self) -> Iterator[Stored]:
-        steps = self.made.steps
-        inner = {tensor.name for tensor in steps.inner}
-        for m, made in enumerate(steps.maps):
-            position = self.position(m)
-            if position is None or (self.alone(position) and made.tensor in inner):
-                continue
-            rows = made.lines if self.alone(position) else self.made.stored[m].bit_count()
-            if not rows:
-                continue
-            why = made.must_store or made.why or self._alone_why(m, position)
-            needed = made.lines * made.words * self._word
-            forced = bool(made.must_store or made.why)
-            at, free = (0, None) if forced else self._free(m, position)
-            yield Stored(made.value, rows, made.lines, needed, free, "" if forced else self.when(at), why)
-
-    def _alone_why(self, m: int, position: int) -> str:
-        """Which layers beside a map run by themselves."""
-        found = [p for p in (position, *self.made.steps.readers.get(m, ())) if self.alone(p)]
-        names = [self.plan.layers[p].name for p in dict.fromkeys(found)]
-        return f"{', '.join(names)} {'runs' if len(names) == 1 else 'run'} by {_SELF[len(names) > 1]}" if names else ""
-
-    def _free(self, m: int, position: int) -> tuple[int, int]:
-        """The fullest section of a map's life, and the bytes that others leave free in it."""
-        last = max((position, *self.made.steps.readers.get(m, ())))
-        sections = [at for at, between in enumerate(self._positions) if position <= between <= last]
-        mine = _over_time(self._of_map.get(m, ()), len(self._positions))
-        room = self.made.chip.units * self.memory.bytes // self._word
-        free = {at: room - self._all[at] + mine[at] for at in range(sections[0], sections[-1] + 1)}
-        at = min(free, key=lambda at: free[at])
-        return at, free[at] * self._word
-
-    @cached_property
-    def _positions(self) -> tuple[int, ...]:
-        """The position of the layer of every section."""
-        out: list[int] = []
-        for scene in self.made.lives.scenes:
-            segment = self.made.segments[scene.segment]
-            if isinstance(segment, Alone):
-                out.append(segment.position)
-            else:
-                assert scene.step is not None
-                out.append(self.made.steps.steps[scene.step].position)
-        return tuple(out)
-
-    @cached_property
-    def _all(self) -> list[int]:
-        """Words in all units' memories by section."""
-        words = _over_time(self.tenants, len(self.made.lives.scenes))
-        return [a + self.made.chip.units * b for a, b in zip(words, self.made.lives.reserved, strict=True)]
-
-    # -- memories ----------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def fullest(self) -> tuple[Fullest, ...]:
-        """The fullest moment of every memory."""
-        return tuple(
-            self._maps() if memory.name == self.memory.name else self._others(memory)
-            for memory in self.made.chip.machine.memories
-        )
-
-    def _maps(self) -> Fullest:
-        unit = self.fullest_unit
-        held = self.held(unit)
-        at = max(range(len(held)), key=lambda at: held[at])
-        scene, maps = self.made.lives.scenes[at], self.made.steps.maps
-        rows: dict[tuple[int, str], list[int]] = {}
-        for tenant in self.tenants:
-            if tenant.plot.unit == unit and tenant.start <= at <= tenant.end:
-                rows.setdefault((tenant.map, tenant.kind), []).append(tenant.plot.words * self._word)
-        holders = [
-            Holder(
-                maps[m].value, f"{len(sizes)} of {maps[m].lines} rows" if kind == "row" else _PASSING[kind], sum(sizes)
-            )
-            for (m, kind), sizes in rows.items()
-        ]
-        reserved = self.made.lives.reserved[at] * self._word
-        if reserved:
-            holders.append(Holder(self.when(at), "its own tiles" if scene.event is None else "kernels", reserved))
-        return Fullest(self.memory, self.when(at), held[at], _largest_first(holders))
-
-    def _others(self, memory: Memory) -> Fullest:
-        """Of a memory for kernels and parameters: group by group, and layer by layer."""
-        found = [
-            self._kernels(memory, self._by_segment[number])
-            if number in self._by_segment
-            else self._own(memory, segment)
-            for number, segment in enumerate(self.made.segments)
-        ]
-        return max(found, key=lambda fullest: fullest.used)
-
-    def _kernels(self, memory: Memory, group: Group) -> Fullest:
-        grouping, kernels = self.grouping(group), self.made.kernels[group.segment]
-        machine, holders = self.made.chip.machine, list[Holder]()
-        for number, cut in zip(grouping.numbers, grouping.grains, strict=True):
-            name, pinned = kernels[number].layer.name, kernels[number].pinned
-            if memory.name == machine.memory_of("weights").name and pinned:
-                size = -(-pinned // cut.planes) * cut.bytes
-                holders.append(Holder(name, f"kernels of {pinned} of {cut.total} {_PLANES[cut.along]}", size))
-        parameters = sum(cut.parameters for cut in grouping.grains)
-        if memory.name == machine.memory_of("parameters").name and parameters:
-            holders.append(Holder(f"group {group.number}", "parameters", parameters))
-        one = next(iter(kernels.values()))
-        again = any(not tile.stays for of in kernels.values() if of.cut.each for tile in of.tiles)
-        if memory.name == machine.memory_of("weights").name and again:
-            what = f"{plural(len(one.buffers), 'buffer')} for the other kernels"
-            holders.append(Holder(f"group {group.number}", what, len(one.buffers) * one.room * self._word))
-        used = sum(holder.bytes for holder in holders)
-        return Fullest(memory, f"group {group.number}", used, _largest_first(holders))
-
-    def _own(self, memory: Memory, segment: object) -> Fullest:
-        assert isinstance(segment, Alone)
-        layer = self.plan.layers[segment.position]
-        if isinstance(layer, HostLayer):
-            return Fullest(memory, layer.name, 0, ())
-        own, machine = layer.by_itself, self.made.chip.machine
-        holders = [
-            Holder(layer.name, role.replace("_", " "), size)
-            for role, size in own.residents.items()
-            if size and machine.memory_of(MEMORY_ROLE[role]).name == memory.name
-        ]
-        return Fullest(memory, layer.name, own.memory[memory.name], _largest_first(holders))
-
-    # -- kernels -----------------------------------------------------------------------------------------------------
-
-    def layer_kernels(self, layer: str) -> str:
-        """What of a layer's kernels stays on chip, in a clause; empty if it has none."""
-        group = self.group_of(layer)
-        assert group is not None
-        grouping = self.grouping(group)
-        number = next(n for n in grouping.numbers if self.made.steps.steps[n].layer.name == layer)
-        kernels = self.made.kernels[group.segment][number]
-        cut = kernels.cut
-        if not cut.each:
-            return ""
-        stay = kernels.pinned * cut.each
-        return _kernels(len(group.rows), stay, cut.whole - stay)
-
-    def kernel_bytes(self, group: Group) -> tuple[int, int]:
-        """Bytes in DRAM of a group's kernels: of those that stay on chip, and of those that come with every strip."""
-        kernels = self.made.kernels[group.segment].values()
-        stay = sum(of.pinned * of.cut.each for of in kernels)
-        return stay, sum(of.cut.whole for of in kernels) - stay
-
+from dnnc.summary import Data, Group
 
 WIDTH = 110
 """Columns that a list of names may take."""
-
-_SELF = ("itself", "themselves")
-_PASSING = {"tile": "rows on their way to DRAM", "sums": "accumulators"}
-_PLANES = {"k": "planes", "g": "groups"}
-
-
-def _largest_first(holders: Iterable[Holder]) -> tuple[Holder, ...]:
-    return tuple(sorted(holders, key=lambda holder: -holder.bytes))
-
-
-def _rows_of(scene: Scene) -> Iterator[tuple[int, Plot]]:
-    """(map, plot) of all rows that a section reads, computes or sends; what it computes last."""
-    for (m, _), rows in scene.rows.items():
-        yield from ((m, plot) for plot in rows.values())
-    for source in scene.sent:
-        yield from ((source.map, plot) for plot in source.here.values())
-
-
-def _turns(plot: Plot, owners: Sequence[tuple[int, int]]) -> Iterator[Tenant]:
-    """A plot's owners one after the other: an output may be written over an operand."""
-    starts = [plot.start, *(at for at, _ in owners[1:])]
-    ends = [*(at - 1 for at, _ in owners[1:]), plot.end]
-    for (_, m), start, end in zip(owners, starts, ends, strict=True):
-        if start <= end:
-            yield Tenant(plot, start, end, m, "row")
-
-
-def _over_time(tenants: Iterable[Tenant], sections: int, unit: int | None = None) -> list[int]:
-    """By section the words of some tenants, in one unit or in all."""
-    change = [0] * (sections + 1)
-    for tenant in tenants:
-        if unit in (None, tenant.plot.unit):
-            change[tenant.start] += tenant.plot.words
-            change[tenant.end + 1] -= tenant.plot.words
-    held, out = 0, list[int]()
-    for more in change[:-1]:
-        held += more
-        out.append(held)
-    return out
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
 
 
-def network_lines(of: Together) -> Iterator[str]:
+def network_lines(of: Residency) -> Iterator[str]:
     """Groups, memories, what stays on chip and what goes to DRAM, for reading."""
     for group in of.groups:
         yield from (*_group(of, group), "")
@@ -438,7 +35,7 @@ def network_lines(of: Together) -> Iterator[str]:
             yield from (*grid.lines(), f"  {note}", "")
 
 
-def _group(of: Together, group: Group) -> Iterator[str]:
+def _group(of: Residency, group: Group) -> Iterator[str]:
     stay, again = of.kernel_bytes(group)
     rows = [stop - first for first, stop in group.rows]
     some = f"{lengths_text(rows)} rows" if len(rows) > 1 else f"all at once: {plural(rows[0], 'row')}"
@@ -447,19 +44,13 @@ def _group(of: Together, group: Group) -> Iterator[str]:
     facts = {
         "layers": ", ".join(group.layers),
         "strips": cut,
-        "kernels": _kernels(len(rows), stay, again),
+        "kernels": kernels_text(len(rows), stay, again),
         "before": _on_chip(of, group.strips.entering),
         "after": _on_chip(of, group.strips.leaving),
     }
     for name, fact in facts.items():
         if fact:
             yield from _wrapped(f"  {name:<8} ", fact)
-
-
-def _kernels(strips: int, stay: int, again: int) -> str:
-    if strips == 1:
-        return f"{stay + again:,} B, loaded once"
-    return f"{stay:,} B stay on chip" + (f", {again:,} B come with every strip" if again else "")
 
 
 def _wrapped(name: str, fact: str) -> list[str]:
@@ -470,14 +61,14 @@ def _wrapped(name: str, fact: str) -> list[str]:
     )
 
 
-def _on_chip(of: Together, rows: Sequence[tuple[int, int]]) -> str:
+def _on_chip(of: Residency, rows: Sequence[tuple[int, int]]) -> str:
     """What is on chip between two groups."""
     maps, units = of.made.steps.maps, of.made.chip.units
     found = [(maps[m], kept(maps[m].lines, units, each).bit_count()) for m, each in rows]
     return ", ".join(f"{m.value} ({count} of {m.lines} rows)" for m, count in found if count)
 
 
-def _moment(of: Together, fullest: Fullest) -> Iterator[str]:
+def _moment(of: Residency, fullest: Fullest) -> Iterator[str]:
     memory, used = fullest.memory, fullest.used
     share = percent(used, memory.bytes)
     yield f"{memory.name} memory: {used:,} B of {memory.bytes:,} B ({share}) at most, while {fullest.when} runs"
@@ -491,21 +82,21 @@ KEPT = "at once: bytes at most at the same time, with the copies that several un
 STORED = "needed: by all rows; free: of all units' memories, beside what else is there"
 
 
-def groups_grid(of: Together) -> Grid:
+def groups_grid(of: Residency) -> Grid:
     """A line for each group."""
     headings = ("group", "layers", "names", "strips", "rows of the last", "kernels")
     rows: list[tuple[str, ...]] = []
     for group in of.groups:
         lengths = [stop - first for first, stop in group.rows]
         names = " to ".join(dict.fromkeys((group.layers[0], group.layers[-1])))
-        kernels = _kernels(len(lengths), *of.kernel_bytes(group))
+        kernels = kernels_text(len(lengths), *of.kernel_bytes(group))
         number, count, strips = str(group.number), str(len(group.layers)), str(len(lengths))
         rows.append((number, count, names, strips, lengths_text(lengths), kernels))
     text = frozenset({"names", "rows of the last", "kernels"})
     return Grid(headings, tuple(rows), text, frozenset({"names"}))
 
 
-def fullest_grid(of: Together) -> Grid:
+def fullest_grid(of: Residency) -> Grid:
     """A line for everything that is in a memory at its fullest moment."""
     headings = ("memory", "while", "who", "what", "bytes")
     rows: list[tuple[str, ...]] = []
@@ -516,7 +107,7 @@ def fullest_grid(of: Together) -> Grid:
     return Grid(headings, tuple(rows), frozenset(headings[:-1]), frozenset(headings[1:4]))
 
 
-def kept_grid(of: Together) -> Grid:
+def kept_grid(of: Residency) -> Grid:
     """A line for each map that stays on chip: how much of it, and from which layer to which."""
     headings = ("on chip", "rows", "of", "bytes", "at once", "from", "to")
     rows = tuple(
@@ -526,19 +117,19 @@ def kept_grid(of: Together) -> Grid:
     return Grid(headings, rows, frozenset({"on chip", "from", "to"}), frozenset({"on chip", "from", "to"}))
 
 
-def _in_group(of: Together, layer: str) -> str:
+def _in_group(of: Residency, layer: str) -> str:
     group = of.group_of(layer)
     return f"{layer} ({group.number})" if group else layer
 
 
-def stored_grid(of: Together) -> Grid:
+def stored_grid(of: Residency) -> Grid:
     """A line for each map that goes to DRAM: how much of it, and why."""
     headings = ("to DRAM", "rows", "of", "because")
     rows = tuple((s.value, str(s.rows), str(s.of), s.because) for s in of.stored)
     return Grid(headings, rows, frozenset({"to DRAM", "because"}), frozenset({"to DRAM", "because"}))
 
 
-def together_data(of: Together) -> Data:
+def together_data(of: Residency) -> Data:
     """The same as plain data."""
     return {
         "kernels": [
@@ -582,7 +173,7 @@ class Section(NamedTuple):
     stored: tuple[tuple[str, int], ...]
 
 
-def strips_grid(of: Together, layer: LayerPlan) -> Grid:
+def strips_grid(of: Residency, layer: LayerPlan) -> Grid:
     """A line for each section of a layer: the rows it computes, and what it reads from chip and from DRAM."""
     headings = ("strip", "rows", "from chip", "from DRAM", "to DRAM")
     rows = tuple(
@@ -596,7 +187,7 @@ def strips_grid(of: Together, layer: LayerPlan) -> Grid:
     return Grid(headings, rows, frozenset(headings[1:]), frozenset(headings[2:]))
 
 
-def strips_data(of: Together, layer: LayerPlan) -> list[Data]:
+def strips_data(of: Residency, layer: LayerPlan) -> list[Data]:
     """The same as plain data."""
     found: list[Data] = []
     for section in sections(of, layer):
@@ -607,7 +198,7 @@ def strips_data(of: Together, layer: LayerPlan) -> list[Data]:
     return found
 
 
-def sections(of: Together, layer: LayerPlan) -> Iterator[Section]:
+def sections(of: Residency, layer: LayerPlan) -> Iterator[Section]:
     """The sections of a layer of a group, in order."""
     group = of.group_of(layer.name)
     assert group is not None
@@ -618,7 +209,7 @@ def sections(of: Together, layer: LayerPlan) -> Iterator[Section]:
             yield _section(of, group, scene, half)
 
 
-def _section(of: Together, group: Group, scene: Scene, half: str) -> Section:
+def _section(of: Residency, group: Group, scene: Scene, half: str) -> Section:
     event, local = scene.event, of.grouping(group).maps
     assert event is not None
     assert scene.step is not None
@@ -639,6 +230,6 @@ def _by_map(found: Iterable[tuple[int, int]]) -> dict[int, int]:
     return out
 
 
-def _counted(of: Together, found: dict[int, int]) -> tuple[tuple[str, int], ...]:
+def _counted(of: Residency, found: dict[int, int]) -> tuple[tuple[str, int], ...]:
     """Maps with the number of their rows."""
     return tuple((of.made.steps.maps[m].value, lines.bit_count()) for m, lines in found.items() if lines)

@@ -15,7 +15,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc.strips import Run, Walk, touched_by
+from dnnc.axis import touched
+from dnnc.strips import Run, Walk
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -59,10 +60,10 @@ class Peaks:
             part = group.parts[i]
             for m, rows, _ in part.reads:
                 begin = image * rows.size
-                touched = flags(touched_by(rows, start, stop), rows.size)
-                first[m][begin : begin + rows.size][touched] = t
+                read = flags(touched(rows, start, stop), rows.size)
+                first[m][begin : begin + rows.size][read] = t
                 of_image = last[m][begin : begin + rows.size]
-                of_image[touched & (of_image < 0)] = t
+                of_image[read & (of_image < 0)] = t
             first[part.output][image * part.rows + start : image * part.rows + stop] = t
         return tuple(zip(first, last, strict=True))
 

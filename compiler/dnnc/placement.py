@@ -1,9 +1,9 @@
 """Where everything on chip lies: a place in time and addresses for every row, no two of which overlap.
 
-Plots are placed in the order in which they begin. Those that end with their group's strips go from the bottom up,
-those that stay longer from the top down, each into the first gap that takes it; consecutive rows that live equally
-long go side by side. A row for which no gap is wide enough is torn into runs of pixels. Where even that fails, or
-wastes what another row needs, other orders are tried, and at last the solver.
+Plots are placed in the order in which they begin, each into the first gap that takes it: from the top down what stays
+while a layer by itself takes the bottom of the memory, else from the bottom up. Consecutive rows that live equally long
+go side by side. A row for which no gap is wide enough is torn into runs of pixels. Where that fails, what stays long
+goes to the top, too; then other orders are tried, each with what found no place moved to the front.
 """
 
 from __future__ import annotations

@@ -53,13 +53,11 @@ class Network:
         scope: what it may do.
         segments: in execution order.
         best: of every scope up to this one.
-        why: why there is nothing but single layers, if the machine is the reason.
     """
 
     scope: Scope
     segments: tuple[Segment, ...]
     best: Mapping[Scope, Best] = field(default_factory=dict[Scope, Best])
-    why: str = ""
 
     @property
     def bytes(self) -> int:

@@ -182,7 +182,7 @@ class Group:
         for m, rows, _ in part.reads:
             for unit, (start, end) in enumerate(blocks):
                 if end > start:
-                    needs.append((m, unit, touched_by(rows, start, end) << image * rows.size))
+                    needs.append((m, unit, touched(rows, start, end) << image * rows.size))
         return Section(i, image, strip, first, stop, tuple(blocks), tuple(needs), tuple(output))
 
     @cached_property
@@ -194,12 +194,6 @@ class Group:
     def overlays(self) -> tuple[tuple[int, ...], ...]:
         """For every step the maps that it may write its output over: read word for word, and as large."""
         return tuple(_overlays(part, self.sizes) for part in self.parts)
-
-
-@lru_cache(maxsize=65536)
-def touched_by(window: Window, first: int, stop: int) -> int:
-    """The rows of one image that some rows of the output touch."""
-    return touched(window, first, stop)
 
 
 def _overlays(part: Part, sizes: Sequence[int]) -> tuple[int, ...]:

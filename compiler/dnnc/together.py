@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 
 from dnnc.chip import Chip
 from dnnc.layer import HostLayer, Lowered
@@ -18,7 +20,7 @@ Timed = Callable[[Plan, Realized | None], float]
 """Cycles that a plan takes."""
 
 WORK_PER_SECOND = 100_000
-"""Sections that the search goes through in a deterministic second: about as many as in one of a 3 GHz core."""
+"""Units of the search's work in a deterministic second; a core of an AMD EPYC did 70,000 to 140,000 (measured)."""
 
 ATTEMPTS = 8
 SHARE = 128
@@ -42,6 +44,7 @@ class Together:
     fixed: Collection[str] = ()
     time_limit: float = 60.0
     interrupted: bool = False
+    _found: dict[Scope, Found] = field(default_factory=dict[Scope, Found])
 
     def find(self, scope: Scope, timed: Timed) -> tuple[Plan, Realized | None]:
         """The best plan of a scope, made concrete; as it is if that is layer by layer.
@@ -64,38 +67,54 @@ class Together:
         chip = Chip(self.plan.machine)
         if scope == "layerwise" or chip.why:
             return self.plan, None
-        steps = steps_of(self.lowered, self.fixed)
-        moved = self.plan.totals.dram_bytes
-        best: dict[Scope, Best] = {"layerwise": Best(moved, moved)}
-        found: Found | None = None
         try:
-            for wider in SCOPES[1 : SCOPES.index(scope) + 1]:
-                found = self._search(steps, chip, wider, found)
-                best[wider] = Best(found.bytes, found.bound)
+            found = self._widening(scope, chip)
         except KeyboardInterrupt:
             # What is proven so far is what every layer does by itself.
             self.interrupted = True
             return self.plan, None
-        assert found is not None
+        best: dict[Scope, Best] = {}
+        for narrower in SCOPES[: SCOPES.index(scope) + 1]:
+            best[narrower] = Best(self._found[narrower].bytes, self._found[narrower].bound)
         for attempt in range(ATTEMPTS):
-            made = realize(steps, chip, found.segments, self.alone)
+            made = realize(self.steps, chip, found.segments, self.alone)
             if not isinstance(made, Unplaced):
-                best[scope] = Best(found.bytes, best[scope].bound)
-                plan = with_network(self.plan, Network(scope, found.segments, best), made)
-                return self._plain(plan, made) or (plan, made)
-            room = Chip(self.plan.machine, chip.bytes // SHARE * (attempt + 1))
-            found = self._search(steps, room, scope, None)
-        segments = tuple(Alone(position) for position in range(len(self.plan.layers)))
-        made = realize(steps, chip, segments, self.alone)
+                break
+            smaller = Chip(self.plan.machine, chip.bytes // SHARE * (attempt + 1))
+            found = self._search(smaller, scope, None)
+        else:
+            found = self._layerwise
+            made = realize(self.steps, chip, found.segments, self.alone)
         assert not isinstance(made, Unplaced)
-        best[scope] = Best(moved, best[scope].bound)
-        return with_network(self.plan, Network(scope, segments, best), made), made
+        best[scope] = Best(found.bytes, best[scope].bound)
+        plan = with_network(self.plan, Network(scope, found.segments, best), made)
+        return self._plain(plan, made) or (plan, made)
+
+    def _widening(self, scope: Scope, chip: Chip) -> Found:
+        """The best plan of a scope, each found with the one of the narrower scope known."""
+        self._found.setdefault("layerwise", self._layerwise)
+        for narrower, wider in pairwise(SCOPES[: SCOPES.index(scope) + 1]):
+            if wider not in self._found:
+                known = self._found[narrower] if narrower != "layerwise" else None
+                found = self._search(chip, wider, known)
+                # A search that was cut short may have found less than it began with.
+                if found.bytes > self._found[narrower].bytes:
+                    found = replace(self._found[narrower], bound=found.bound)
+                self._found[wider] = found
+        return self._found[scope]
+
+    @cached_property
+    def _layerwise(self) -> Found:
+        """Every layer by itself."""
+        segments = tuple(Alone(position) for position in range(len(self.plan.layers)))
+        moved = self.plan.totals.dram_bytes
+        return Found(segments, moved, moved, 0, 0)
 
     def _plain(self, plan: Plan, made: Realized) -> tuple[Plan, Realized] | None:
         """The plan where a layer runs by itself if that moves as little, and nobody uses what it leaves on chip."""
         network = plan.network
         assert network is not None
-        steps, useless = made.steps, set[int]()
+        steps, useless = self.steps, set[int]()
         used = {m for segment in network.segments if isinstance(segment, Strips) for m, _ in segment.entering}
         segments: list[Segment] = []
         for segment in network.segments:
@@ -115,11 +134,16 @@ class Together:
         other = with_network(self.plan, Network(network.scope, found.segments, network.best), found)
         return (other, found) if other.totals.dram_bytes <= plan.totals.dram_bytes else None
 
-    def _search(self, steps: Steps, chip: Chip, scope: Scope, known: Found | None) -> Found:
+    def _search(self, chip: Chip, scope: Scope, known: Found | None) -> Found:
         limit = round(self.time_limit * WORK_PER_SECOND)
-        return Search(steps, chip, self.alone, scope, limit, known).find()
+        return Search(self.steps, chip, self.alone, scope, limit, known).find()
 
-    @property
+    @cached_property
+    def steps(self) -> Steps:
+        """The layers as steps over feature maps."""
+        return steps_of(self.lowered, self.fixed)
+
+    @cached_property
     def alone(self) -> list[tuple[int, int]]:
         """For every position the DRAM bytes of its layer by itself, and its bytes of feature maps in a unit."""
         return alone_of(self.plan)

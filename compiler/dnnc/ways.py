@@ -24,7 +24,7 @@ from dnnc.strips import Group, Run, Walk, home, kept, run, walk
 
 @dataclass
 class Meter:
-    """The work done so far, in sections gone through."""
+    """The work done so far: sections gone through, for each unit; of one unit alone, maps that change."""
 
     work: int = 0
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from dnnc.axis import touched
 from dnnc.chip import Chip
 from dnnc.layer import Shape
 from dnnc.schedule import Deal
+from dnnc.tables import valid_taps
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Window
 
@@ -107,22 +107,14 @@ def cycles(shape: Shape, cut: Grain, chip: Chip, blocks: Sequence[tuple[int, int
         return max(-(-_taps(shape.y, *block) * columns * shape.k // rate) for block in blocks)
     trace = sum(
         -(-(-(-taps * shape.c // machine.channel_granularity) * machine.channel_granularity) // cut.deal.lanes)
-        for taps in _valid(shape.x)
+        for taps in valid_taps(shape.x)
     )
     passes = int(cut.deal.passes(shape.g, shape.k))
     return max(_taps(shape.y, *block) * trace * passes for block in blocks)
 
 
-@lru_cache(maxsize=1024)
-def _valid(window: Window) -> tuple[int, ...]:
-    return tuple(
-        sum(0 <= o * window.stride + t * window.dilation - window.pad < window.size for t in range(window.kernel))
-        for o in range(window.out)
-    )
-
-
 def _taps(window: Window, first: int, stop: int) -> int:
-    return sum(_valid(window)[first:stop])
+    return sum(valid_taps(window)[first:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +172,6 @@ def hold(cuts: Sequence[Grain], machine: Machine) -> Holding | None:
         if best is None or saved > best[0]:
             best = saved, Holding(tuple(pinned), buffers, limit, here)
     return best[1] if best else None
-
-
-@lru_cache(maxsize=4096)
-def columns_touched(windows: tuple[Window, ...]) -> int:
-    """How many columns of a map some readers touch together."""
-    mask = 0
-    for window in windows:
-        mask |= touched(window, 0, window.out)
-    return mask.bit_count()
 
 
 def weights_bytes(shape: Shape, machine: Machine) -> int:

@@ -56,21 +56,23 @@ def inspect(
 
 def _network(screen: Terminal, compilation: Compilation) -> None:
     """How layers run together, if any do."""
-    from dnnc.network_text import Together, network_lines
+    from dnnc.network_text import network_lines
+    from dnnc.residency import Residency
 
     if compilation.realized:
-        screen.lines(["", *network_lines(Together(compilation.plan, compilation.realized))])
+        screen.lines(["", *network_lines(Residency(compilation.plan, compilation.realized))])
 
 
 def _data(compilation: Compilation) -> dict[str, Any]:
     """Everything that `compile --json` prints, and what is on chip when."""
-    from dnnc.network_text import Together, together_data
+    from dnnc.network_text import together_data
+    from dnnc.residency import Residency
     from dnnc.summary import network_data
 
     data = compilation_data(compilation)
     if compilation.realized:
         network = network_data(compilation.plan, compilation.realized) or {}
-        data["network"] = {**network, **together_data(Together(compilation.plan, compilation.realized))}
+        data["network"] = {**network, **together_data(Residency(compilation.plan, compilation.realized))}
     return data
 
 
@@ -107,13 +109,13 @@ def _layer(screen: Terminal, compilation: Compilation, name: str, json: bool) ->
 
 def _layer_of_group(screen: Terminal, compilation: Compilation, plan: LayerPlan, json: bool) -> None:
     from dnnc.inspect_text import StripInspection, strips_inspection, strips_text
-    from dnnc.network_text import Together
     from dnnc.performance import layer_performance, layer_times
+    from dnnc.residency import Residency
 
     assert compilation.realized
     times = layer_times(compilation.plan, compilation.timing)[plan.name]
     time = layer_performance(plan, compilation.machine, times)
-    seen = StripInspection(plan, Together(compilation.plan, compilation.realized), time)
+    seen = StripInspection(plan, Residency(compilation.plan, compilation.realized), time)
     screen.data(strips_inspection(seen)) if json else screen.lines(strips_text(seen))
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dnnc.network_text import Together
 from dnnc.report import capacity, plural
 from dnnc.report_page.figures import Network
 from dnnc.report_page.markup import NOTHING, Markup, join, label, line, mark, rect, short, wide
@@ -14,6 +13,7 @@ from dnnc.report_page.over_time import LEFT, RIGHT, Course
 from dnnc.report_page.palette import colour
 from dnnc.report_page.picture import Picture, across, legend, upright
 from dnnc.report_page.scale import Scale
+from dnnc.residency import Residency
 
 _HIGH = 420.0
 
@@ -36,7 +36,7 @@ class Box(NamedTuple):
     end: int
 
 
-def boxes(of: Together, unit: int) -> tuple[Box, ...]:
+def boxes(of: Residency, unit: int) -> tuple[Box, ...]:
     """Everything in one unit's memory, with as few rectangles as there can be without cutting any."""
     found = [
         Box(tenant.map, tenant.kind, address, address + pixels * tenant.plot.pixel, tenant.start, tenant.end)
@@ -51,28 +51,29 @@ def boxes(of: Together, unit: int) -> tuple[Box, ...]:
 
 def _in_space(found: Iterable[Box]) -> Iterator[Box]:
     """Boxes of one map and time that touch as one."""
-    before: Box | None = None
-    for box in sorted(found, key=lambda box: (box.map, box.kind, box.start, box.end, box.low)):
-        if before and box[:2] == before[:2] and box[4:] == before[4:] and box.low == before.high:
-            before = before._replace(high=box.high)
-        else:
-            if before:
-                yield before
-            before = box
-    if before:
-        yield before
+    ordered = sorted(found, key=lambda box: (box.map, box.kind, box.start, box.end, box.low))
+    return _joined(ordered, lambda a, b: a._replace(high=b.high) if _alike(a, b) and a.high == b.low else None)
+
+
+def _alike(a: Box, b: Box) -> bool:
+    """Whether two boxes are of one map and time."""
+    return a[:2] == b[:2] and a[4:] == b[4:]
 
 
 def _in_time(found: Iterable[Box]) -> Iterator[Box]:
     """Boxes of one map and place that follow each other as one."""
+    ordered = sorted(found, key=lambda box: (box.map, box.kind, box.low, box.high, box.start))
+    return _joined(ordered, lambda a, b: a._replace(end=b.end) if a[:4] == b[:4] and b.start == a.end + 1 else None)
+
+
+def _joined(boxes: Iterable[Box], join: Callable[[Box, Box], Box | None]) -> Iterator[Box]:
+    """Boxes in order, those that can be joined with the one before as one."""
     before: Box | None = None
-    for box in sorted(found, key=lambda box: (box.map, box.kind, box.low, box.high, box.start)):
-        if before and box[:4] == before[:4] and box.start == before.end + 1:
-            before = before._replace(end=box.end)
-        else:
-            if before:
-                yield before
-            before = box
+    for box in boxes:
+        both = join(before, box) if before else None
+        if before and both is None:
+            yield before
+        before = both or box
     if before:
         yield before
 
@@ -81,7 +82,7 @@ def memory_map(network: Network) -> Picture | None:
     """The picture; None where every layer runs by itself."""
     if network.made is None or not network.made.lives.plots:
         return None
-    of = Together(network.plan, network.made)
+    of = Residency(network.plan, network.made)
     drawing = _Drawing(network, of, of.fullest_unit)
     title = f"what lies where in the {of.memory.name} memory"
     return Picture(f"{network.slug}-memory", network.name, title, _CAPTION, *drawing.all())
@@ -90,7 +91,7 @@ def memory_map(network: Network) -> Picture | None:
 @dataclass(frozen=True)
 class _Drawing:
     network: Network
-    of: Together
+    of: Residency
     unit: int
 
     def all(self) -> tuple[float, Markup]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 
 import dnnc
-from dnnc.network_text import KEPT, STORED, Together, fullest_grid, groups_grid, kept_grid, stored_grid
+from dnnc.network_text import KEPT, STORED, fullest_grid, groups_grid, kept_grid, stored_grid
 from dnnc.report import layer_by_layer, plan_lines, plural, verdict
 from dnnc.report_page.bandwidth_chart import bandwidth
 from dnnc.report_page.definitions import DEFINITIONS
@@ -22,6 +22,7 @@ from dnnc.report_page.per_layer import time, traffic
 from dnnc.report_page.picture import Picture
 from dnnc.report_page.roofline import roofline
 from dnnc.report_page.schedule_table import host_table, network_table, plain_table, schedule_table
+from dnnc.residency import Residency
 
 _HEAD = """\
 <!DOCTYPE html>
@@ -145,7 +146,7 @@ def _on_chip(network: Network) -> Markup:
     """Groups, what stays on chip and what goes to DRAM as tables."""
     if network.made is None:
         return NOTHING
-    of = Together(network.plan, network.made)
+    of = Residency(network.plan, network.made)
     heading = element("h3", text(f"{network.name}: what stays on chip"), id=f"{network.slug}-chip")
     captions = {
         "Groups of layers that run by strips": groups_grid(of),
