@@ -9,7 +9,7 @@ from itertools import groupby
 from dnnc.axis import rows as lines_of
 from dnnc.kernels import Kernels, Tile
 from dnnc.layer import Operand
-from dnnc.lives import Plot, Rows, Scene, Source, passed_by
+from dnnc.lives import Plot, Rows, Scene, Source, with_rows
 from dnnc.places import Range, axis, interval
 from dnnc.realize import Realized
 from dnnc.steps import Step, Steps
@@ -164,7 +164,7 @@ class StripEmitter:
         assert scene.event is not None
         output = output_of(step)
         block = scene.event.section.output[unit]
-        rows = passed_by(scene.event, unit)
+        rows = with_rows(scene.event, unit)
         yield from self._pieces(output, step.map, unit, block & rows, scene.rows[step.map, unit], tile)
         if block & ~rows:
             yield self._staged(scene, step, tile, unit)
@@ -174,7 +174,7 @@ class StripEmitter:
         assert scene.event is not None
         shape, image = step.layer.shape, scene.event.section.image
         base = image * shape.y.out
-        passing = scene.event.section.output[unit] & ~passed_by(scene.event, unit)
+        passing = scene.event.section.output[unit] & ~with_rows(scene.event, unit)
         rows = axis(tuple(line - base for line in lines_of(passing)))
         region: Region = (
             interval((image, 1)), rows, span(0, shape.x.out), interval(tile.groups), interval(tile.planes)
@@ -187,7 +187,7 @@ class StripEmitter:
         stored: list[Piece] = []
         dropped: list[Piece] = []
         for unit, block in enumerate(scene.event.section.output):
-            if block & ~passed_by(scene.event, unit):
+            if block & ~with_rows(scene.event, unit):
                 whole = self._staged(scene, step, tile, unit)
                 for run, goes in _runs(whole, self._goes(step, scene.event.section.image)):
                     (stored if goes else dropped).append(run)
@@ -210,7 +210,7 @@ class StripEmitter:
         dropped: list[Piece] = []
         for unit in range(self.plan.chip.units):
             rows = scene.rows[step.map, unit]
-            own = passed_by(scene.event, unit) & scene.event.section.output[unit]
+            own = with_rows(scene.event, unit) & scene.event.section.output[unit]
             going = own & self.plan.stored.get(step.map, 0)
             if going:
                 pieces = list(self._pieces(output, step.map, unit, going, rows))

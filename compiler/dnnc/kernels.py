@@ -133,28 +133,28 @@ class Kernels:
     def load(self, tile: Tile, channels: Range, turn: int) -> tuple[Load, int]:
         """The load of a tile's kernels, and the word that it goes to: the buffers take turns."""
         base = tile.base if tile.stays else self.buffers[turn % len(self.buffers)]
-        key = "load", tile, channels, base
-        if key not in self._known:
-            self._known[key] = tuple(
+        pieces = self._once(
+            ("load", tile, channels, base),
+            (
                 self._kernels(instances, base, at, box, channels)
                 for instances, boxes in self._shares(tile, self._levels[0])
                 for at, box in _numbered(boxes)
-            )
+            ),
+        )
         memory = self.machine.memory_of("weights").name
         whole = self.region(tile, channels)
-        return Load("weights", memory, "word", (whole,), self._known[key], self.layer.shape.packed), base
+        return Load("weights", memory, "word", (whole,), pieces, self.layer.shape.packed), base
 
     def pieces(self, tile: Tile, channels: Range, base: int, row: int) -> tuple[Piece, ...]:
         """The kernels of a tile in the memories of one unit of rows."""
-        # Every strip uses the same kernels at the same places: pieces that are one object are checked quickly.
-        key = tile, channels, base, row
-        if key not in self._known:
-            self._known[key] = tuple(
+        return self._once(
+            (tile, channels, base, row),
+            (
                 self._kernels((instance,), base, at, box, channels)
                 for instance, boxes in self._of_row(tile, self._levels[0], row)
                 for at, box in _numbered(boxes)
-            )
-        return self._known[key]
+            ),
+        )
 
     def load_parameters(self) -> Iterator[Load]:
         """Loads of all parameters."""
@@ -170,13 +170,19 @@ class Kernels:
 
     def parameter_pieces(self, role: Role, tile: Tile, row: int) -> tuple[Piece, ...]:
         """The parameters of a tile in the memories of one unit of rows."""
-        key = role, tile, row
-        if key not in self._known:
-            self._known[key] = tuple(
+        return self._once(
+            (role, tile, row),
+            (
                 self._parameter((instance,), role, tile, at, box)
                 for instance, boxes in self._of_row(tile, self._levels[1], row)
                 for at, box in _numbered(boxes)
-            )
+            ),
+        )
+
+    def _once(self, key: tuple[object, ...], made: Iterator[Piece]) -> tuple[Piece, ...]:
+        """Every strip uses the same kernels at the same places: pieces that are one object are checked quickly."""
+        if key not in self._known:
+            self._known[key] = tuple(made)
         return self._known[key]
 
     def _kernels(

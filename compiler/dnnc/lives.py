@@ -283,7 +283,7 @@ class _Gathering:
         stage: dict[int, Plot] = {}
         sums: dict[int, Plot] = {}
         for unit, block in enumerate(event.section.output):
-            passing = block & ~passed_by(event, unit)
+            passing = block & ~with_rows(event, unit)
             if passing:
                 words = passing.bit_count() * columns * cut.passing
                 stage[unit] = self._tile(unit, words)
@@ -293,7 +293,7 @@ class _Gathering:
         return stage, sums
 
 
-def passed_by(event: Event, unit: int) -> int:
+def with_rows(event: Event, unit: int) -> int:
     """Lines of a unit's output that have room as rows."""
     mask = 0
     for u, lines in event.rows:

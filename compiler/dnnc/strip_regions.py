@@ -9,7 +9,7 @@ from dnnc.axis import rows as lines_of
 from dnnc.emit_planes import clip
 from dnnc.kernels import Tile
 from dnnc.layer import Operand
-from dnnc.lives import Scene, Source, passed_by
+from dnnc.lives import Scene, Source, with_rows
 from dnnc.places import Range, axis, boxes, interval
 from dnnc.steps import FeatureMap, Step, Steps
 from dnnc_runtime.tensor import Axis, Region, View, span
@@ -81,7 +81,7 @@ def stored_regions(steps: Steps, step: Step, scene: Scene, stored: int, tiles: S
     assert scene.event is not None
     made, view = steps.maps[step.map], output_of(step).view
     for unit, block in enumerate(scene.event.section.output):
-        rows = passed_by(scene.event, unit)
+        rows = with_rows(scene.event, unit)
         yield from regions(made, view, block & rows & stored)
         for tile in tiles:
             for _, some in _runs(block & ~rows, stored):
