@@ -27,7 +27,7 @@ from dnnc.grouping import Grouping, grouped
 from dnnc.segments import Alone, Scope, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Group, kept
-from dnnc.ways import Before, Block, Cuts, Meter, Options, Passing, Way, fullest
+from dnnc.ways import Before, Block, Cuts, Meter, Options, Passing, Way, Ways, fullest
 from dnnc.weights import weights_bytes
 from dnnc_runtime.program import Window
 
@@ -35,8 +35,8 @@ LONGEST = 16
 """Layers of a group at most."""
 
 
-FEW = 1, 8
-"""Labels gone into in every position for a first plan, and for a better one."""
+FEW = 8
+"""Labels gone into in every position for a plan that is good most often."""
 
 
 class Held(NamedTuple):
@@ -113,14 +113,15 @@ class Search:
     def find(self) -> Found:
         """The cheapest plan.
 
-        Plans are looked for below some bytes, and if there is none, below some more: so few labels have to be gone into
-        that could not be part of the cheapest plan. If that takes long, a plan is found first that is good most often.
+        A first plan comes from going into little. Then plans are looked for below some bytes, and if there is none,
+        below some more, as far as the first: so few labels have to be gone into that could not be part of the cheapest
+        plan. If that takes long, a plan is looked for by going into more.
         """
         self.proven = self.least[0]
+        self._dive(1, 1)
         self._deepen(self.limit // 2)
         if self.known is None or self.proven < self.known.bytes:
-            for few in FEW:
-                self._dive(few)
+            self._dive(FEW, None)
             self._deepen(self.limit)
         assert self.known is not None
         bound = min(self.proven, self.known.bytes)
@@ -150,10 +151,15 @@ class Search:
             front.clear()
         return min(lost, self._take(fronts[-1], below))
 
-    def _dive(self, few: int) -> None:
-        """Looks for a plan without much work: with few labels in every position, and nothing that looks bad at once."""
+    def _dive(self, few: int, cuts: int | None) -> None:
+        """Looks for a plan without much work: with few labels in every position, and nothing that looks bad at once.
+
+        Args:
+            few: labels in every position.
+            cuts: of a group with which rows are dropped; all, if None.
+        """
         fronts = self._fronts()
-        slack = self.least[0] // 4 + 1
+        slack = self.least[0] // 8 + 1
         below = self.known.bytes if self.known else None
         for position, front in enumerate(fronts[:-1]):
             labels = self._undominated(position, list(front.values()))
@@ -162,8 +168,8 @@ class Search:
                 if below is None:
                     _keep(fronts[position + 1], self._alone(position, label))
                 if self.meter.work < self.limit:
-                    close = label.reach + slack
-                    for stop, made in self._extend(position, label, close if below is None else min(close, below)):
+                    close = label.reach + slack if below is None else min(label.reach + slack, below)
+                    for stop, made in self._extend(position, label, close, cuts):
                         _keep(fronts[stop], made)
             front.clear()
         self._take(fronts[-1], below)
@@ -327,14 +333,15 @@ class Search:
 
     # -- segments ---------------------------------------------------------------------------------------------------
 
-    def _extend(self, position: int, label: Label, below: int) -> Iterator[tuple[int, Label]]:
+    def _extend(self, position: int, label: Label, below: int, cuts: int | None = None) -> Iterator[tuple[int, Label]]:
         """All labels one segment further with which a plan may move fewer bytes than that."""
         alone = self._alone(position, label)
         if alone.reach < below:
             yield position + 1, alone
         missing = self._missing(label.state, position)
         for member in self._from(position):
-            for way in self._ways(member, label, missing, below - label.bytes - self.least[member.stop]):
+            spare = below - label.bytes - self.least[member.stop]
+            for way in self._ways(member, label).cheap(missing, spare, cuts):
                 made = self._label(member, label, way)
                 if made.reach < below:
                     yield member.stop, made
@@ -432,11 +439,11 @@ class Search:
                 lines |= self.steps.touched(position, m)
         return not grouping.touched(m) and not wanted & ~lines
 
-    def _ways(self, member: _Member, label: Label, missing: int, spare: int) -> Iterator[Way]:
-        """The ways to run a group from a label that may cost less than there is to spare."""
+    def _ways(self, member: _Member, label: Label) -> Ways:
+        """The ways to run a group from a label."""
         local = member.grouping.local
         inside = tuple(sorted((local[m], each, stored) for m, each, stored in label.state if m in local))
-        return member.known.ways(Before(inside, self._passing(member, label))).cheap(missing, spare)
+        return member.known.ways(Before(inside, self._passing(member, label)))
 
     def _passing(self, member: _Member, label: Label) -> tuple[Passing, ...]:
         local, stop = member.grouping.local, member.stop

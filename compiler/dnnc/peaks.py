@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dnnc.axis import touched
 from dnnc.strips import Run, Walk
+from dnnc_runtime.program import Window
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -33,11 +35,9 @@ class Peaks:
         changed = entering.keys() | leaving.keys()
         full = self._bare.copy()
         for m in changed:
-            full += self._rows(m, entering.get(m, 0), leaving.get(m, 0)) - self._rows(m, 0, 0)
-        for out in {out for m in changed for out in self._meets[m]}:
-            there = tuple((m, leaving.get(m, 0)) for m in (out, *self._over[out]))
-            nothing = tuple((m, 0) for m, _ in there)
-            full += self._moment(out, there) - self._moment(out, nothing)
+            full += self._rows(m, entering.get(m, 0), leaving.get(m, 0))
+        for out in {out for m in leaving for out in self._meets[m]}:
+            full += self._moment(out, tuple(leaving.get(m, 0) for m in (out, *self._over[out])))
         loaded = {m: lines & ~entering.get(m, 0) for m, lines in self._read.items() if lines & ~entering.get(m, 0)}
         return Run(int(full.max()), loaded)
 
@@ -51,21 +51,33 @@ class Peaks:
         return {m: lines for m, lines in self.way.needed.items() if m not in self.way.group.computed}
 
     @cached_property
-    def _lives(self) -> tuple[tuple[Ints, Ints], ...]:
+    def _slices(self) -> tuple[slice, ...]:
+        """Where every map's lines are among those of all."""
+        ends = [*accumulate(self.way.group.lines, initial=0)]
+        return tuple(slice(first, stop) for first, stop in pairwise(ends))
+
+    @cached_property
+    def _lives(self) -> tuple[Ints, Ints]:
         """For every line of every map the sections in which it is first computed or read, and last read, or -1."""
         group = self.way.group
-        first = [np.full(lines, -1, np.int64) for lines in group.lines]
-        last = [np.full(lines, -1, np.int64) for lines in group.lines]
+        first, last = (np.full(sum(group.lines), -1, np.int64) for _ in range(2))
         for t, (i, image, _, start, stop) in reversed([*enumerate(self._steps)]):
             part = group.parts[i]
-            for m, rows, _ in part.reads:
-                begin = image * rows.size
-                read = flags(touched(rows, start, stop), rows.size)
-                first[m][begin : begin + rows.size][read] = t
-                of_image = last[m][begin : begin + rows.size]
-                of_image[read & (of_image < 0)] = t
-            first[part.output][image * part.rows + start : image * part.rows + stop] = t
-        return tuple(zip(first, last, strict=True))
+            for m, rows, known in self._looks[i]:
+                if (start, stop) not in known:
+                    known[start, stop] = np.flatnonzero(flags(touched(rows, start, stop), rows.size))
+                at = self._slices[m].start + image * rows.size + known[start, stop]
+                first[at] = t
+                last[at[last[at] < 0]] = t
+            begin = self._slices[part.output].start + image * part.rows
+            first[begin + start : begin + stop] = t
+        return first, last
+
+    @cached_property
+    def _looks(self) -> tuple[tuple[tuple[int, Window, dict[tuple[int, int], Ints]], ...], ...]:
+        """For every step the maps that it reads, by which windows, and the rows touched as far as they are known."""
+        parts = self.way.group.parts
+        return tuple(tuple((m, rows, _touches(rows)) for m, rows, _ in part.reads) for part in parts)
 
     @cached_property
     def _over(self) -> dict[int, tuple[int, ...]]:
@@ -84,57 +96,68 @@ class Peaks:
     @cached_property
     def _bare(self) -> Ints:
         """Bytes in every section when nothing enters or leaves."""
-        group = self.way.group
+        group, (first, last) = self.way.group, self._lives
         full = np.array([(stop - start) * group.parts[i].sums for i, _, _, start, stop in self._steps], np.int64)
-        for m in range(len(group.lines)):
-            full += self._rows(m, 0, 0)
+        full += self._spans(first, last, last >= 0, np.repeat(np.array(group.sizes, np.int64), group.lines))
         for out, over in self._over.items():
-            full += self._moment(out, tuple((m, 0) for m in (out, *over)))
+            full += self._first_moment(out, (0,) * (1 + len(over)))
         return full
+
+    def _spans(self, start: Ints, end: Ints, there: Flags, size: Ints | int) -> Ints:
+        """Bytes in every section of lines that are on chip from one to another."""
+        ends = len(self._steps) + 1
+        weights = np.broadcast_to(np.asarray(size, np.int64), there.shape)[there]
+        change = np.bincount(start[there], weights, ends) - np.bincount(end[there] + 1, weights, ends)
+        return np.cumsum(change)[:-1].astype(np.int64)
 
     @cached_property
     def _known(self) -> dict[object, Ints]:
         return {}
 
     def _rows(self, m: int, entering: int, leaving: int) -> Ints:
-        """Bytes of a map in every section."""
+        """Bytes that a map takes more in every section than when it neither enters nor leaves."""
         key = m, entering, leaving
         if key not in self._known:
-            self._known[key] = self._count(m, entering, leaving) * self.way.group.sizes[m]
+            self._known[key] = self._span(m, entering, leaving) - self._span(m, 0, 0)
         return self._known[key]
 
-    def _count(self, m: int, entering: int, leaving: int) -> Ints:
+    def _span(self, m: int, entering: int, leaving: int) -> Ints:
         group, ends = self.way.group, len(self._steps)
-        first, last = self._lives[m]
+        first, last = (lives[self._slices[m]] for lives in self._lives)
         enters, leaves = flags(entering, group.lines[m]), flags(leaving, group.lines[m])
         # A line that enters and that nobody needs goes when its map is first looked at.
         looked_at = int(first[first >= 0].min(initial=ends - 1))
-        start = np.where(enters, 0, first)
         end = np.where(leaves, ends - 1, np.where(last < 0, looked_at, last))
-        there = enters | (first >= 0)
-        if m in group.computed:
-            there &= leaves | (last >= 0)
-        change = np.bincount(start[there], minlength=ends + 1) - np.bincount(end[there] + 1, minlength=ends + 1)
-        return np.cumsum(change)[:ends]
+        there = (leaves & (first >= 0)) | (last >= 0) if m in group.computed else enters | (first >= 0)
+        return self._spans(np.where(enters, 0, first), end, there, group.sizes[m])
 
-    def _moment(self, out: int, leaving: tuple[tuple[int, int], ...]) -> Ints:
-        """What is more or less in a section that computes lines: some lie over others, some only pass through."""
+    def _moment(self, out: int, leaving: tuple[int, ...]) -> Ints:
+        """What is more or less in the sections that compute a map than when nothing leaves."""
         key = out, leaving
         if key not in self._known:
-            group, lines = self.way.group, self.way.group.lines[out]
-            first, last = self._lives[out]
-            rows = (last >= 0) | flags(leaving[0][1], lines)
-            over = np.zeros(lines, np.bool_)
-            for m, leaves in leaving[1:]:
-                over |= (self._lives[m][1] == first) & ~flags(leaves, lines)
-            passing = group.parts[group.computed[out]].passing
-            weights = np.where(over & rows, -group.sizes[out], 0) + np.where(~over & ~rows, passing, 0)
-            found = np.bincount(first, weights, minlength=len(self._steps)).astype(np.int64)
-            self._known[key] = found
+            self._known[key] = self._first_moment(out, leaving) - self._first_moment(out, (0,) * len(leaving))
         return self._known[key]
+
+    def _first_moment(self, out: int, leaving: tuple[int, ...]) -> Ints:
+        """Of lines in the sections that compute them: some lie over others, some only pass through."""
+        group, lines = self.way.group, self.way.group.lines[out]
+        first, last = (lives[self._slices[out]] for lives in self._lives)
+        rows = (last >= 0) | flags(leaving[0], lines)
+        over = np.zeros(lines, np.bool_)
+        for m, leaves in zip(self._over[out], leaving[1:], strict=True):
+            over |= (self._lives[1][self._slices[m]] == first) & ~flags(leaves, lines)
+        passing = group.parts[group.computed[out]].passing
+        weights = np.where(rows, np.where(over, -group.sizes[out], 0), np.where(over, 0, passing))
+        return np.bincount(first, weights, len(self._steps)).astype(np.int64)
 
 
 def flags(mask: int, lines: int) -> Flags:
     """A mask of lines as an array."""
     packed = np.frombuffer(mask.to_bytes(lines // 8 + 1, "little"), np.uint8)
     return np.unpackbits(packed, bitorder="little")[:lines].astype(np.bool_)
+
+
+@lru_cache(maxsize=1024)
+def _touches(window: Window) -> dict[tuple[int, int], Ints]:
+    """For rows of the output the rows that they touch: filled by whoever asks."""
+    return {}

@@ -6,8 +6,9 @@ The space. A group is cut into strips of equal height, but for the first and the
 as one of fewer strips is passed over. When a group starts there is what the last one left, and everything stays that
 is still wanted, if it fits. If not, maps are dropped one after another until it does, and of the last one only as
 many rows as it takes. They are dropped in these orders: each kind of map first, the others behind it, either the
-largest first or the one first that is wanted latest. Maps are of one kind that are equally large, stay for the same
-reason and cost as much to write and to load again; of those, the one that is wanted latest goes first.
+largest first or the one first that is wanted latest. Maps are of one kind that are equally large, come from the group
+or not, stay for the same reason and cost as much to write and to load again; of those, the one that is wanted latest
+goes first. If there are more than a few kinds, only the largest and those that are wanted latest go first.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
+from itertools import islice
 from math import ceil
 from typing import NamedTuple
 
 from dnnc.peaks import Peaks
-from dnnc.strips import Group, Run, Walk, home, kept, run, walk
+from dnnc.strips import Group, Run, Walk, home, kept, run, touched_by, walk
+
+MANY = 6
+"""Kinds of maps of which each may go first."""
 
 
 @dataclass
@@ -79,6 +84,17 @@ class Cuts:
             self.meter.work += sections
         self.meter.work += 1 + (len(entering) + len(leaving)) * 4
         return self._peaks[level].run(entering, leaving)
+
+    def needs(self, level: int) -> int:
+        """Bytes that a unit needs at least: those that some section of the first strips reads."""
+        group, bounds = self.group, self.levels[level]
+        most = 0
+        for i, _, _, first, stop in islice(group.steps(bounds), 2 * len(group.parts)):
+            lines: dict[int, int] = {}
+            for m, rows, _ in group.parts[i].reads:
+                lines[m] = lines.get(m, 0) | touched_by(rows, first, first + ceil((stop - first) / group.units))
+            most = max(most, sum(needed.bit_count() * group.sizes[m] for m, needed in lines.items()))
+        return most
 
     def bare(self, level: int) -> Run:
         """With nothing on chip before or behind it."""
@@ -247,6 +263,8 @@ class Options:
         """The cuts that fit at all, without those that take as much memory as one of fewer strips."""
         least: int | None = None
         for level in range(len(self.cuts.levels)):
+            if self.cuts.needs(level) > self.block.room:
+                continue
             peak = self.cuts.bare(level).peak
             if peak <= self.block.room and (least is None or peak < least):
                 least = peak
@@ -307,13 +325,14 @@ class Ways:
         """Its cuts."""
         return self.options.cuts
 
-    def cheap(self, missing: int, spare: int) -> Iterator[Way]:
+    def cheap(self, missing: int, spare: int, few: int | None = None) -> Iterator[Way]:
         """The ways that may pay.
 
         Args:
             missing: bytes of what is wanted and not on chip when the group starts.
             spare: what a way moves, and what is missing behind it, has to be less; and no more than with everything
                 on chip.
+            few: so many cuts are tried to drop rows, those of the fewest strips; None: all.
         """
         tried: list[int] = []
         whole: Way | None = None
@@ -325,7 +344,7 @@ class Ways:
                 yield whole
                 break
             tried.append(level)
-        for level in tried:
+        for level in tried[:few]:
             if self.options.least(level) + missing < spare:
                 for order in self._orders:
                     if self.least(level, order, True) + self._missing >= spare:
@@ -474,7 +493,10 @@ class Ways:
         kinds = {key: tuple(sorted(alike[key], key=self._until, reverse=True)) for key in sorted(alike)}
         large = sorted(kinds, reverse=True)
         late = sorted(large, key=lambda key: self._until(kinds[key][0]), reverse=True)
-        orders = ((first, *(key for key in others if key != first)) for first in kinds for others in (large, late))
+        firsts = kinds if len(kinds) <= MANY else {*large[: MANY // 2], *late[: MANY // 2]}
+        orders = (
+            (first, *(key for key in others if key != first)) for first in sorted(firsts) for others in (large, late)
+        )
         return tuple(dict.fromkeys(tuple(kind for key in order for kind in kinds[key]) for order in orders))
 
     def _until(self, kind: Kind) -> int:
@@ -487,19 +509,22 @@ class Ways:
         A row that goes saves no more than its bytes: so many rows go at least, and most often no more have to.
         """
         choice = self.everything
+        excess = self._excess(level, choice)
         for kind in order:
             why, m = kind
             rows, size = choice[why].get(m, 0), self._size(kind)
-            excess = self._excess(level, choice)
+            if excess < rows * size:
+                excess = self._excess(level, choice)
+                if excess <= 0:
+                    return choice
             if excess < rows * size:
                 least = -(-excess // size)
                 gone = _first(least, rows, partial(self._fits_without, level, choice, kind, rows))
                 if gone < rows:
                     return choice.with_rows(kind, rows - gone)
             choice = choice.with_rows(kind, 0)
-            if self._excess(level, choice) <= 0:
-                return choice
-        return None
+            excess -= rows * size
+        return choice if self._fits(level, choice) else None
 
     def _fits_without(self, level: int, choice: _Choice, kind: Kind, rows: int, gone: int) -> bool:
         return self._fits(level, choice.with_rows(kind, rows - gone))
