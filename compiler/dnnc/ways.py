@@ -20,8 +20,9 @@ from itertools import islice
 from math import ceil
 from typing import NamedTuple
 
+from dnnc.axis import touched
 from dnnc.peaks import Peaks
-from dnnc.strips import Group, Run, Walk, home, kept, run, touched_by, walk
+from dnnc.strips import Group, Run, Walk, home, kept, run, walk
 
 MANY = 6
 """Kinds of maps of which each may go first."""
@@ -92,7 +93,7 @@ class Cuts:
         for i, _, _, first, stop in islice(group.steps(bounds), 2 * len(group.parts)):
             lines: dict[int, int] = {}
             for m, rows, _ in group.parts[i].reads:
-                lines[m] = lines.get(m, 0) | touched_by(rows, first, first + ceil((stop - first) / group.units))
+                lines[m] = lines.get(m, 0) | touched(rows, first, first + ceil((stop - first) / group.units))
             most = max(most, sum(needed.bit_count() * group.sizes[m] for m, needed in lines.items()))
         return most
 
