@@ -437,7 +437,8 @@ def joined(content: dict[str, Any]) -> None:
     """All segments as one."""
     segments = content["network"]["segments"]
     rows = list(range(1, 17))
-    segments[:] = [{"first": 0, "stop": segments[-1]["stop"], "bounds": rows, "entering": [], "leaving": []}]
+    positions = list(range(segments[-1]["positions"][-1] + 1))
+    segments[:] = [{"positions": positions, "bounds": rows, "entering": [], "leaving": []}]
 
 
 def forgotten(content: dict[str, Any]) -> None:
@@ -449,9 +450,9 @@ def forgotten(content: dict[str, Any]) -> None:
 
 def apart(content: dict[str, Any]) -> None:
     """Layer by layer, with the figures of layers that run together."""
-    count = content["network"]["segments"][-1]["stop"]
+    count = content["network"]["segments"][-1]["positions"][-1] + 1
     content["network"]["segments"] = [
-        {"first": at, "stop": at + 1, "bounds": [], "entering": [], "leaving": []} for at in range(count)
+        {"positions": [at], "bounds": [], "entering": [], "leaving": []} for at in range(count)
     ]
 
 
@@ -483,13 +484,14 @@ SEGMENT = ("network", "segments", 1)
         (edit("network", "best", "fused", "bound", by=more), "network: fused: a bound of "),
         (put("network", "best", "fused", "bound", value=10), "network: fused: a bound of 10 bytes, which is not from"),
         (edit("network", "best", "fused", "bound", by=less), 'states status "optimal", where it is "feasible"'),
-        (put("network", "segments", value=[]), "network: the segments are not of all 7 layers"),
-        (edit("network", "segments", by=without_first), "network: segment 0 is of layers 3 to 5, expected a next one"),
-        (edit("network", "segments", by=lambda s: s[:-1]), "network: the segments are not of all 7 layers"),
-        (edit("network", "segments", by=lambda s: s[::-1]), "network: segment 0 is of layers 5 to 7"),
-        (edit("network", "segments", by=lambda s: [*s, s[-1]]), "network: segment 3 is of layers 5 to 7"),
-        (put("network", "segments", 2, "stop", value=8), "network: segment 2 is of layers 5 to 8"),
-        (put("network", "segments", 2, "stop", value=5), "network: segment 2 is of layers 5 to 5"),
+        (put("network", "segments", value=[]), "network: the segments are of 0 layers, the network has 7"),
+        (edit("network", "segments", by=without_first), "network: segment 0: layer 3 cannot be next"),
+        (edit("network", "segments", by=lambda s: s[:-1]), "network: the segments are of 5 layers, the network has 7"),
+        (edit("network", "segments", by=lambda s: s[::-1]), "network: segment 0: layer 5 cannot be next"),
+        (edit("network", "segments", by=lambda s: [*s, s[-1]]), "network: segment 3: layer 5 cannot be next"),
+        (put("network", "segments", 2, "positions", value=[5, 6, 7]), "network: segment 2: there is no layer 7"),
+        (put("network", "segments", 2, "positions", value=[]), "network: segment 2: its layers are not in order"),
+        (put("network", "segments", 2, "positions", value=[6, 5]), "network: segment 2: its layers are not in order"),
         (put(*SEGMENT, "bounds", value=[]), "network: segment 1: several layers, or rows on chip, but no strips"),
         (put(*SEGMENT, "bounds", value=[0, 16]), "network: segment 1: its strips do not end one after the other"),
         (put(*SEGMENT, "bounds", value=[8, 8, 16]), "network: segment 1: its strips do not end one after the other"),
@@ -604,7 +606,7 @@ def plans(draw: st.DrawFn, steps: Steps, units: int) -> list[Segment]:
         leaving |= {m: draw(st.integers(1, block)) for m, block in blocks.items() if draw(st.booleans())}
         bounds = sorted(draw(st.sets(st.integers(1, rows - 1), max_size=rows))) if rows > 1 else []
         pairs = (tuple(sorted(lines.items())) for lines in (entering, leaving))
-        segments.append(Strips(first, stop, (*bounds, rows), *pairs))
+        segments.append(Strips(tuple(range(first, stop)), (*bounds, rows), *pairs))
         held, first = leaving, stop
     return segments
 

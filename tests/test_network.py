@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from functools import cached_property, reduce
+from itertools import combinations, product
+from operator import or_
 from random import Random
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from dnnc.grouping import Grouping, grouped
 from dnnc.layer import Layer, Shape
 from dnnc.network import Found, Search
 from dnnc.peaks import Peaks
-from dnnc.segments import Scope, Strips
+from dnnc.segments import Scope
 from dnnc.steps import FeatureMap, Geometry, Read, Step, Steps
 from dnnc.strips import kept, run, walk
 from dnnc.ways import Cuts, Meter
@@ -73,7 +75,15 @@ class Net:
         read = {m for step in self.steps for r in step.reads for m in r.maps}
         maps = (m if i in read else replace(m, must_store="it is an output") for i, m in enumerate(self.maps))
         reads = tuple(tuple(m for r in step.reads for m in r.maps) for step in self.steps)
-        return Steps(tuple(self.steps), tuple(maps), tuple((i,) for i in range(len(self.steps))), reads, ())
+        return Steps(
+            tuple(self.steps), tuple(maps), tuple((i,) for i in range(len(self.steps))), reads, needs_of(self.steps), ()
+        )
+
+
+def needs_of(steps: Sequence[Step]) -> tuple[int, ...]:
+    """For every step those that compute what it reads."""
+    source = {step.map: 1 << step.position for step in steps}
+    return tuple(reduce(or_, (source.get(m, 0) for r in step.reads for m in r.maps), 0) for step in steps)
 
 
 class Case(NamedTuple):
@@ -144,7 +154,8 @@ State = tuple[tuple[int, Rows], ...]
 
 @dataclass(frozen=True)
 class Plain:
-    """All plans, taken literally: every group, every cut, every number of rows that stays of every map; one unit."""
+    """All plans, taken literally: every order, every group, every cut, every number of rows that stays of every map;
+    one unit. What is done is a mask of layers."""
 
     case: Case
     scope: Scope
@@ -156,25 +167,54 @@ class Plain:
     def best(self) -> int:
         known: dict[tuple[int, State], int] = {}
 
-        def least(position: int, state: State) -> int:
-            if position == len(self.steps.steps):
+        def least(done: int, state: State) -> int:
+            if done == (1 << len(self.steps.steps)) - 1:
                 return 0
-            if (position, state) not in known:
-                onward = self._next(position, dict(state))
-                known[position, state] = min(cost + least(stop, after) for stop, cost, after in onward)
-            return known[position, state]
+            if (done, state) not in known:
+                onward = self._next(done, dict(state))
+                known[done, state] = min(cost + least(after, kept) for after, cost, kept in onward)
+            return known[done, state]
 
         return least(0, ())
 
-    def _next(self, position: int, state: dict[int, Rows]) -> Iterator[tuple[int, int, State]]:
-        yield self._alone(position, state)
-        for stop in range(position + 1, (position + 1 if self.scope == "resident" else len(self.steps.steps)) + 1):
-            grouping = grouped(self.steps, Chip(self.case.machine), position, stop)
-            if grouping is None:
-                return
-            for cut in Cuts(grouping.group, Meter()).levels:
-                for cost, after in self._strips(grouping, cut, state):
-                    yield stop, cost, after
+    def _next(self, done: int, state: dict[int, Rows]) -> Iterator[tuple[int, int, State]]:
+        for layers in self._ready(done):
+            if len(layers) == 1:
+                yield self._alone(done, layers[0], state)
+            grouping = None if self.scope == "resident" and len(layers) > 1 else self._grouping(layers)
+            if grouping is not None:
+                after = done | sum(1 << layer for layer in layers)
+                for cut in Cuts(grouping.group, Meter()).levels:
+                    for cost, left in self._strips(grouping, after, cut, state):
+                        yield after, cost, left
+
+    def _grouping(self, layers: tuple[int, ...]) -> Grouping | None:
+        return grouped(self.steps, Chip(self.case.machine), layers)
+
+    def _ready(self, done: int) -> Iterator[tuple[int, ...]]:
+        """What may run together next: consecutive layers after all before them, or some of one stage."""
+        count = len(self.steps.steps)
+        left = [layer for layer in range(count) if not done >> layer & 1]
+        for size in range(1, len(left) + 1):
+            for layers in combinations(left, size):
+                now, ready = done, True
+                for layer in layers:
+                    ready &= not self.steps.needs[layer] & ~now
+                    now |= 1 << layer
+                in_order = layers == tuple(range(done.bit_count(), done.bit_count() + size))
+                if ready and (in_order or len({self._stage[layer] for layer in layers}) == 1):
+                    yield layers
+
+    @cached_property
+    def _stage(self) -> list[int]:
+        """By layer the number of layers in the stages before its own."""
+        count = len(self.steps.steps)
+        before: list[set[int]] = []
+        for layer in range(count):
+            direct = [other for other in range(layer) if self.steps.needs[layer] >> other & 1]
+            before.append({*direct, *(far for other in direct for far in before[other])})
+        ends = [p for p in range(count) if all(one in before[two] for one in range(p) for two in range(p, count))]
+        return [max(end for end in ends if end <= layer) for layer in range(count)]
 
     def _bytes(self, m: int, lines: int) -> int:
         return lines.bit_count() * self.steps.maps[m].words * WORD
@@ -182,36 +222,41 @@ class Plain:
     def _lines(self, m: int, each: int) -> int:
         return kept(self.steps.maps[m].lines, 1, each)
 
-    def _alone(self, position: int, state: dict[int, Rows]) -> tuple[int, int, State]:
+    def _alone(self, done: int, position: int, state: dict[int, Rows]) -> tuple[int, int, State]:
         cost, room = self.case.alone[position]
+        behind = done | 1 << position
         after: dict[int, Rows] = {}
         for m, (each, stored) in state.items():
             lines = self._lines(m, each)
             reads = m in self.steps.reads[position]
-            cost += self._bytes(m, lines & self.steps.wanted(m, position)) if reads and not stored else 0
+            cost += self._bytes(m, lines & self.steps.wanted(m, done)) if reads and not stored else 0
             after[m] = Rows(each, stored or reads)
-            room += self._bytes(m, lines & self.steps.wanted(m, position + 1))
+            room += self._bytes(m, lines & self.steps.wanted(m, behind))
         if room > Chip(self.case.machine).bytes:
             for m, (each, stored) in after.items():
-                cost += 0 if stored else self._bytes(m, self._lines(m, each) & self.steps.wanted(m, position + 1))
+                cost += 0 if stored else self._bytes(m, self._lines(m, each) & self.steps.wanted(m, behind))
             after = {m: Rows(0, True) for m in after}
         after[self.steps.steps[position].map] = Rows(0, True)
-        return position + 1, cost, self._state(after, position + 1)
+        return behind, cost, self._state(after, behind)
 
-    def _state(self, after: Mapping[int, Rows], position: int) -> State:
-        return tuple(sorted((m, rows) for m, rows in after.items() if self.steps.wanted(m, position)))
+    def _state(self, after: Mapping[int, Rows], done: int) -> State:
+        return tuple(sorted((m, rows) for m, rows in after.items() if self.steps.wanted(m, done)))
 
-    def _strips(self, grouping: Grouping, cut: tuple[int, ...], state: dict[int, Rows]) -> Iterator[tuple[int, State]]:
+    def _strips(
+        self, grouping: Grouping, after: int, cut: tuple[int, ...], state: dict[int, Rows]
+    ) -> Iterator[tuple[int, State]]:
         starts = [range(rows.each + 1) for rows in state.values()]
         for there in product(*starts):
             entering = dict(zip(state, there, strict=True))
-            ends = [m for m in {*state, *grouping.maps} if self.steps.wanted(m, grouping.stop)]
-            for left in product(*(self._ends(grouping, m, state, entering) for m in ends)):
-                cost = self._cost(grouping, cut, state, entering, dict(zip(ends, left, strict=True)))
+            ends = [m for m in {*state, *grouping.maps} if self.steps.wanted(m, after)]
+            for left in product(*(self._ends(grouping, after, m, state, entering) for m in ends)):
+                cost = self._cost(grouping, after, cut, state, entering, dict(zip(ends, left, strict=True)))
                 if cost is not None:
                     yield cost
 
-    def _ends(self, grouping: Grouping, m: int, state: dict[int, Rows], entering: dict[int, int]) -> Sequence[int]:
+    def _ends(
+        self, grouping: Grouping, after: int, m: int, state: dict[int, Rows], entering: dict[int, int]
+    ) -> Sequence[int]:
         """How many rows of a map may be on chip when the group ends."""
         if m not in grouping.maps:
             return [entering[m]]
@@ -222,17 +267,17 @@ class Plain:
             return range(entering[m] + 1)
         wide = touched_by_any(grouping.columns[m]).bit_count() == self.steps.maps[m].geometry.columns
         read = 0
-        for position in range(grouping.first, grouping.stop):
+        for position in grouping.positions:
             read |= self.steps.touched(position, m) if m in self.steps.reads[position] else 0
-        return range(lines + 1) if wide and not self.steps.wanted(m, grouping.stop) & ~read else [0]
+        return range(lines + 1) if wide and not self.steps.wanted(m, after) & ~read else [0]
 
     def _cost(
-        self, grouping: Grouping, cut: tuple[int, ...], state: dict[int, Rows], entering: dict[int, int],
+        self, grouping: Grouping, done: int, cut: tuple[int, ...], state: dict[int, Rows], entering: dict[int, int],
         leaving: dict[int, int],
     ) -> tuple[int, State] | None:  # fmt: skip
         """Bytes moved with so many rows on chip; None if they do not fit."""
-        local, stop, way = grouping.local, grouping.stop, walk(grouping.group, cut)
-        wanted = {m: self.steps.wanted(m, stop) for m in {*state, *grouping.maps}}
+        local, way = grouping.local, walk(grouping.group, cut)
+        wanted = {m: self.steps.wanted(m, done) for m in {*state, *grouping.maps}}
         before = {
             local[m]: self._lines(m, each) & (way.needed.get(local[m], 0) | wanted[m])
             for m, each in entering.items() if m in local
@@ -258,7 +303,7 @@ class Plain:
             lines = self._lines(m, self.steps.maps[m].lines)
             cost += self._bytes(m, lines if stored else wanted[m] & ~self._lines(m, leaving.get(m, 0)))
             after[m] = Rows(leaving.get(m, 0), stored)
-        return cost, self._state(after, stop)
+        return cost, self._state(after, done)
 
 
 # -- the laws ---------------------------------------------------------------------------------------------------------
@@ -302,8 +347,11 @@ def test_more_memory_never_costs_bytes(case: Case, percent: int) -> None:
 def test_a_search_that_stops_has_a_plan_and_a_bound(case: Case, limit: int) -> None:
     stopped, best = case.found("fused", limit=limit), case.found("fused")
     assert stopped.bound <= best.bytes <= stopped.bytes
-    positions = [p for s in stopped.segments for p in (range(s.first, s.stop) if isinstance(s, Strips) else s)]
-    assert positions == list(range(len(case.steps.steps)))
+    done = 0
+    for position in (position for segment in stopped.segments for position in segment.positions):
+        assert not case.steps.needs[position] & ~done
+        done |= 1 << position
+    assert done == (1 << len(case.steps.steps)) - 1
 
 
 @few(40)
@@ -324,7 +372,7 @@ def renumbered(steps: Steps, numbers: Sequence[int]) -> Steps:
 
     maps = sorted(range(len(numbers)), key=numbers.__getitem__)
     reads = tuple(tuple(numbers[m] for m in read) for read in steps.reads)
-    return Steps(tuple(map(step, steps.steps)), tuple(steps.maps[m] for m in maps), steps.at, reads, ())
+    return Steps(tuple(map(step, steps.steps)), tuple(steps.maps[m] for m in maps), steps.at, reads, steps.needs, ())
 
 
 @few(60)
@@ -332,7 +380,7 @@ def renumbered(steps: Steps, numbers: Sequence[int]) -> Steps:
 def test_the_closed_form_is_what_the_sections_take(case: Case, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(case.steps.steps) - 1))
     stop = data.draw(st.integers(first + 1, len(case.steps.steps)))
-    grouping = grouped(case.steps, Chip(case.machine), first, stop)
+    grouping = grouped(case.steps, Chip(case.machine), tuple(range(first, stop)))
     if grouping is None:
         return
     ways = Cuts(grouping.group, Meter())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, islice
 
 import onnx
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dnnc.chip import Chip
 from dnnc.emit import emit
 from dnnc.grouping import grouped
+from dnnc.orders import mask_of
 from dnnc.pipeline import Compilation, compile
 from dnnc.realize import Realized, realize
 from dnnc.segments import Alone, Segment, Strips
@@ -32,28 +33,42 @@ RUN = 40
 """Plans of a network that are executed: those that move least."""
 
 
-def plans(steps: Steps, chip: Chip, position: int, held: Mapping[int, int]) -> Iterator[tuple[Segment, ...]]:
-    """All plans from a position on, given how many rows of every map are on chip."""
-    if position == len(steps.at):
+def plans(steps: Steps, chip: Chip, done: int, held: Mapping[int, int]) -> Iterator[tuple[Segment, ...]]:
+    """All plans from a moment on, a mask of layers that are done, given how many rows of every map are on chip."""
+    left = [position for position in range(len(steps.at)) if not done >> position & 1]
+    if not left:
         yield ()
         return
-    for rest in plans(steps, chip, position + 1, {}):
-        yield Alone(position), *rest
-    for stop in range(position + 1, len(steps.at) + 1):
-        made = grouped(steps, chip, position, stop)
+    for positions in _ready(steps, done, left):
+        stop = done | mask_of(positions)
+        if len(positions) == 1:
+            for rest in plans(steps, chip, stop, {}):
+                yield Alone(*positions), *rest
+        made = grouped(steps, chip, positions)
         if made is None:
-            break
+            continue
         wanted = [m for m in made.later if steps.wanted(m, stop) and not steps.maps[m].why]
         blocks = {m: -(-steps.maps[m].lines // chip.units) for m in wanted}
         entering = {m: each for m, each in held.items() if each}
         stays = {m: each for m, each in entering.items() if steps.wanted(m, stop)}
         for bounds in Cuts(made.group, Meter()).levels:
             for leaving in _each(blocks | stays):
-                segment = Strips(
-                    position, stop, bounds, tuple(sorted(entering.items())), tuple(sorted(leaving.items()))
-                )
+                segment = Strips(positions, bounds, tuple(sorted(entering.items())), tuple(sorted(leaving.items())))
                 for rest in plans(steps, chip, stop, leaving):
                     yield segment, *rest
+
+
+def _ready(steps: Steps, done: int, left: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Every set of layers that may run next, in the model's order: more than the search looks at."""
+    for size in range(1, len(left) + 1):
+        for positions in combinations(left, size):
+            now = done
+            for position in positions:
+                if steps.needs[position] & ~now:
+                    break
+                now |= 1 << position
+            else:
+                yield positions
 
 
 def _each(most: Mapping[int, int]) -> Iterator[dict[int, int]]:

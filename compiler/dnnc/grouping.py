@@ -1,4 +1,4 @@
-"""Consecutive layers as a group that runs by strips: its steps, how their kernels are cut, and what of those stays."""
+"""Layers as a group that runs by strips: its steps, how their kernels are cut, and what of those stays."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cached_property
 
 from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
+from dnnc.orders import mask_of
 from dnnc.steps import Steps
 from dnnc.strips import Group, Part, Reading
 from dnnc.weights import Grain, Holding, grain, hold
@@ -18,7 +19,7 @@ class Grouping:
     """A group of layers.
 
     Attributes:
-        first, stop: positions of its layers.
+        positions: of its layers, ascending.
         steps: of the network; ``numbers``: those of the group.
         group: the same with maps numbered by themselves, so that repeated blocks are equal.
         maps: of the network, by the group's numbers.
@@ -26,8 +27,7 @@ class Grouping:
         grains, holding: how the steps' kernels are cut, and what of them stays.
     """
 
-    first: int
-    stop: int
+    positions: tuple[int, ...]
     steps: Steps
     numbers: tuple[int, ...]
     group: Group
@@ -67,11 +67,11 @@ class Grouping:
         return touched_by_any(self.columns[m]).bit_count() * self.steps.maps[m].channels * word
 
 
-def grouped(steps: Steps, chip: Chip, first: int, stop: int) -> Grouping | None:
-    """Some consecutive layers as a group; None where one of them cannot be run by strips."""
-    numbers = tuple(number for position in range(first, stop) for number in steps.at[position])
+def grouped(steps: Steps, chip: Chip, positions: tuple[int, ...]) -> Grouping | None:
+    """Some layers as a group, in the model's order; None where one of them cannot be run by strips."""
+    numbers = tuple(number for position in positions for number in steps.at[position])
     members = [steps.steps[number] for number in numbers]
-    if not all(steps.at[first:stop]) or any(step.why for step in members):
+    if not all(steps.at[position] for position in positions) or any(step.why for step in members):
         return None
     if len({step.layer.shape.n for step in members}) > 1:
         return None
@@ -95,7 +95,7 @@ def grouped(steps: Steps, chip: Chip, first: int, stop: int) -> Grouping | None:
         parts.append(Part(step.layer.shape.y.out, reads, output, tile * word, sums))
     maps = tuple(local)
     computed = (step.map for step in members)
-    later = tuple(sorted(m for m in computed if steps.maps[m].must_store or steps.wanted(m, stop)))
+    later = tuple(sorted(m for m in computed if steps.maps[m].must_store or steps.wanted(m, mask_of(positions))))
     group = Group(
         tuple(parts),
         tuple(steps.maps[m].lines for m in maps),
@@ -104,4 +104,4 @@ def grouped(steps: Steps, chip: Chip, first: int, stop: int) -> Grouping | None:
         members[0].layer.shape.n,
         chip.units,
     )
-    return Grouping(first, stop, steps, numbers, group, maps, later, grains, holding)
+    return Grouping(positions, steps, numbers, group, maps, later, grains, holding)

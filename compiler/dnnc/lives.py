@@ -16,6 +16,7 @@ from typing import NamedTuple
 from dnnc.axis import rows as lines_of
 from dnnc.chip import Chip
 from dnnc.grouping import Grouping, grouped
+from dnnc.orders import mask_of
 from dnnc.segments import Alone, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Event, home, kept, run, walk
@@ -146,10 +147,12 @@ class _Gathering:
     groups: list[Grouping | None] = field(default_factory=list["Grouping | None"])
     rows: dict[tuple[int, int], Rows] = field(default_factory=dict[tuple[int, int], Rows])
     loaded: dict[int, int] = field(default_factory=dict[int, int])
+    done: int = 0
 
     def all(self) -> Lives:
         before = self._before()
         for number, segment in enumerate(self.segments):
+            self.done |= mask_of(segment.positions)
             self._drop(before[number])
             if isinstance(segment, Alone):
                 self._alone(number, segment)
@@ -204,13 +207,13 @@ class _Gathering:
         self.reserved.append(-(-self.alone[position][1] // word))
 
     def _strips(self, number: int, segment: Strips) -> None:
-        grouping = grouped(self.steps, self.chip, segment.first, segment.stop)
+        grouping = grouped(self.steps, self.chip, segment.positions)
         assert grouping is not None
         self.groups.append(grouping)
         local, units = grouping.local, self.chip.units
         entering = {local[m]: kept(self.steps.maps[m].lines, units, each) for m, each in segment.entering if m in local}
         leaving = {
-            local[m]: kept(self.steps.maps[m].lines, units, each) & self.steps.wanted(m, segment.stop)
+            local[m]: kept(self.steps.maps[m].lines, units, each) & self.steps.wanted(m, self.done)
             for m, each in segment.leaving
             if m in local
         }

@@ -1,9 +1,10 @@
 """The whole network: which layers run together, by which strips, and what stays on chip; minimal, and proven so.
 
-A plan cuts the layers, in their order, into *segments*. A segment is one layer that runs from DRAM to DRAM under its
-own schedule, or a group of layers that runs by strips (``ways`` says in which ways). Between segments a state says how
-many rows of every map that is still wanted are on chip. The cheapest plan is a shortest path through these states:
-labels are extended segment by segment. A label is dropped only
+A plan executes the layers in *segments*, in an order that they may have (``orders``). A segment is one layer that runs
+from DRAM to DRAM under its own schedule, or a group of layers that runs by strips (``ways`` says in which ways).
+Between segments there is a moment, which layers are done, and a state: how many rows of every map that is still wanted
+are on chip. The cheapest plan is a shortest path through these: labels are extended segment by segment. A label is
+dropped only
 
 - if another can take its place: by writing rows, dropping them, or loading again what it lacks, at no more bytes, or
 - if no plan with it is cheaper than one that is known: ``Search.least`` is what every plan moves from there on.
@@ -24,6 +25,7 @@ import numpy as np
 from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
 from dnnc.grouping import Grouping, grouped
+from dnnc.orders import Orders, mask_of
 from dnnc.segments import Alone, Scope, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Group, kept
@@ -36,7 +38,7 @@ LONGEST = 16
 
 
 FEW = 8
-"""Labels gone into in every position for a plan that is good most often."""
+"""Labels gone into in every moment for a plan that is good most often."""
 
 
 class Held(NamedTuple):
@@ -74,7 +76,7 @@ class Found:
 
 
 class _Member(NamedTuple):
-    """A group where it is in the network, and what is known of all like it."""
+    """A group where it is in the network, and what is known of all like it; ``stop``: the moment behind it."""
 
     stop: int
     grouping: Grouping
@@ -103,7 +105,12 @@ class Search:
     proven: int = 0
     _cuts: dict[Group, Cuts] = field(default_factory=dict[Group, Cuts])
     _blocks: dict[Block, Options] = field(default_factory=dict[Block, Options])
-    _members: dict[tuple[int, int], _Member | None] = field(default_factory=dict[tuple[int, int], "_Member | None"])
+    _members: dict[int, tuple[_Member, ...]] = field(default_factory=dict[int, tuple["_Member", ...]])
+
+    @cached_property
+    def orders(self) -> Orders:
+        """The orders in which layers may be executed; moments have the numbers that they have there."""
+        return Orders(self.steps.needs)
 
     @property
     def kinds(self) -> int:
@@ -140,13 +147,13 @@ class Search:
         """Looks for the cheapest plan of fewer bytes; returns what no plan goes below, as far as it has looked."""
         fronts = self._fronts()
         lost = below
-        for position, front in enumerate(fronts[:-1]):
-            for label in self._undominated(position, list(front.values())):
+        for moment, front in enumerate(fronts[:-1]):
+            for label in self._undominated(moment, list(front.values())):
                 self.labels += 1
                 if self.meter.work >= limit:
                     lost = min(lost, label.reach)
                     continue
-                for stop, made in self._extend(position, label, below):
+                for stop, made in self._extend(moment, label, below):
                     _keep(fronts[stop], made)
             front.clear()
         return min(lost, self._take(fronts[-1], below))
@@ -155,21 +162,22 @@ class Search:
         """Looks for a plan without much work: with few labels in every position, and nothing that looks bad at once.
 
         Args:
-            few: labels in every position.
+            few: labels in every moment.
             cuts: of a group with which rows are dropped; all, if None.
         """
         fronts = self._fronts()
         slack = self.least[0] // 8 + 1
         below = self.known.bytes if self.known else None
-        for position, front in enumerate(fronts[:-1]):
-            labels = self._undominated(position, list(front.values()))
+        for moment, front in enumerate(fronts[:-1]):
+            labels = self._undominated(moment, list(front.values()))
             for label in sorted(labels, key=lambda label: (label.reach, label.sections))[:few]:
                 self.labels += 1
                 if below is None:
-                    _keep(fronts[position + 1], self._alone(position, label))
+                    for position, stop in self.orders.next(moment):
+                        _keep(fronts[stop], self._alone(moment, position, stop, label))
                 if self.meter.work < self.limit:
                     close = label.reach + slack if below is None else min(label.reach + slack, below)
-                    for stop, made in self._extend(position, label, close, cuts):
+                    for stop, made in self._extend(moment, label, close, cuts):
                         _keep(fronts[stop], made)
             front.clear()
         self._take(fronts[-1], below)
@@ -184,7 +192,7 @@ class Search:
         return best.bytes
 
     def _fronts(self) -> list[dict[State, Label]]:
-        fronts: list[dict[State, Label]] = [{} for _ in range(len(self.alone) + 1)]
+        fronts: list[dict[State, Label]] = [{} for _ in self.orders.moments]
         fronts[0][()] = Label(0, 0, (), self.least[0], None, None)
         return fronts
 
@@ -192,54 +200,63 @@ class Search:
 
     @cached_property
     def least(self) -> list[int]:
-        """For every position bytes that all plans move from there on, besides what is missing there (``_missing``).
+        """For every moment bytes that all plans move from there on, besides what is missing there (``_missing``).
 
-        The shortest path from position to position, over the least that a segment moves in whatever state: kernels,
+        The shortest path from moment to moment, over the least that a segment moves in whatever state: kernels,
         what has to be written, and of the rest what there is no room for, which is written, and read at least once.
         """
-        ends = len(self.alone)
+        ends = len(self.orders.moments) - 1
         out = [0] * (ends + 1)
-        for position in reversed(range(ends)):
-            out[position] = self._least_alone(position) + out[position + 1]
+        for moment in reversed(range(ends)):
+            steps = [
+                self._least_alone(position, moment, stop) + out[stop] for position, stop in self.orders.next(moment)
+            ]
             if self.meter.work > self.limit:
-                out[position] = min(out[position], self._least_kernels(position, out))
-                continue
-            for member in self._from(position):
-                least = member.known.least_of_all
-                assert least is not None
-                out[position] = min(out[position], least + out[member.stop])
+                steps.append(self._least_kernels(moment, out))
+            else:
+                for member in self._from(moment):
+                    least = member.known.least_of_all
+                    assert least is not None
+                    steps.append(least + out[member.stop])
+            out[moment] = min(steps)
         return out
 
-    def _least_alone(self, position: int) -> int:
+    def _least_alone(self, position: int, moment: int, stop: int) -> int:
         total = self.alone[position][0]
         for m in self._computed(position):
-            total += self._lacking(m, 0, position + 1)
+            total += self._lacking(m, 0, stop)
         for m in dict.fromkeys(self.steps.reads[position]):
-            gone = self._wanted(m, position) & ~self._wanted(m, position + 1)
+            gone = self._wanted(m, moment) & ~self._wanted(m, stop)
             total -= gone.bit_count() * self._narrow(m)
         return total
 
-    def _least_kernels(self, position: int, least: Sequence[int]) -> int:
+    def _least_kernels(self, moment: int, least: Sequence[int]) -> int:
         """The same by what is known without any work: kernels, parameters, and what has to be in DRAM in any case."""
-        word, total, best = self.chip.machine.word_bytes, 0, None
-        for stop in range(position + 1, min(len(self.alone), position + LONGEST) + 1):
-            for number in self.steps.at[stop - 1]:
-                step = self.steps.steps[number]
+        groups = self.orders.groups(moment, LONGEST)
+        return min(sum(self._kernels[position] for position in positions) + least[stop] for positions, stop in groups)
+
+    @cached_property
+    def _kernels(self) -> tuple[int, ...]:
+        """For every position what every plan moves of its layer; nothing where that cannot be run by rows."""
+        word = self.chip.machine.word_bytes
+        out: list[int] = []
+        for numbers in self.steps.at:
+            total = 0
+            for step in (self.steps.steps[number] for number in numbers):
                 shape, made = step.layer.shape, self.steps.maps[step.map]
                 total += weights_bytes(shape, self.chip.machine) + shape.parameters * shape.g * shape.k * word
                 total += made.lines * self._line(step.map) if made.must_store else 0
-            best = total + least[stop] if best is None else min(best, total + least[stop])
-        assert best is not None
-        return best
+            out.append(total)
+        return tuple(out)
 
-    def _missing(self, state: State, position: int) -> int:
+    def _missing(self, state: State, moment: int) -> int:
         """Bytes of what is wanted and not on chip: all of it is loaded at least once."""
-        return sum(self._lacking(m, each, position) for m, each, _ in state)
+        return sum(self._lacking(m, each, moment) for m, each, _ in state)
 
-    def _lacking(self, m: int, each: int, position: int) -> int:
-        key = m, each, position
+    def _lacking(self, m: int, each: int, moment: int) -> int:
+        key = m, each, moment
         if key not in self._lacks:
-            lines = self._wanted(m, position) & ~self._mask(m, each)
+            lines = self._wanted(m, moment) & ~self._mask(m, each)
             self._lacks[key] = lines.bit_count() * self._narrow(m)
         return self._lacks[key]
 
@@ -268,11 +285,11 @@ class Search:
 
     # -- what is true of maps whatever the plan ---------------------------------------------------------------------
 
-    def _wanted(self, m: int, position: int) -> int:
-        """Lines of a map that positions from this one on read."""
-        key = m, position
+    def _wanted(self, m: int, moment: int) -> int:
+        """Lines of a map that layers read which are not done."""
+        key = m, moment
         if key not in self._wants:
-            self._wants[key] = self.steps.wanted(m, position)
+            self._wants[key] = self.steps.wanted(m, self.orders.moments[moment])
         return self._wants[key]
 
     @cached_property
@@ -291,7 +308,7 @@ class Search:
 
     # -- dominance --------------------------------------------------------------------------------------------------
 
-    def _undominated(self, position: int, labels: list[Label]) -> list[Label]:
+    def _undominated(self, moment: int, labels: list[Label]) -> list[Label]:
         """The labels that no other can take the place of, cheapest first.
 
         One takes another's place by writing and dropping rows, or by doing without what it lacks: whoever reads that
@@ -304,10 +321,10 @@ class Search:
         unstored = np.zeros((len(labels), len(maps)), np.bool_)
         for row, label in enumerate(labels):
             for m, each, stored in label.state:
-                there[row, column[m]] = self._kept(m, each, position)
+                there[row, column[m]] = self._kept(m, each, moment)
                 unstored[row, column[m]] = not stored
         costs = np.array([label.bytes for label in labels], np.int64)
-        again = np.array([sum(reader >= position for reader in self.steps.readers[m]) for m in maps], np.int64)
+        again = np.array([sum(1 for _ in self._later_readers(m, moment)) for m in maps], np.int64)
         out: list[int] = []
         for row in range(len(labels)):
             mine, theirs = there[row], there[out]
@@ -320,11 +337,16 @@ class Search:
                 out.append(row)
         return [labels[row] for row in out]
 
-    def _kept(self, m: int, each: int, position: int) -> int:
-        """Bytes of the lines on chip that are read from a position on."""
-        key = m, each, position
+    def _later_readers(self, m: int, moment: int) -> Iterator[int]:
+        """The positions that read a map and are not done."""
+        done = self.orders.moments[moment]
+        return (reader for reader in self.steps.readers.get(m, ()) if not done >> reader & 1)
+
+    def _kept(self, m: int, each: int, moment: int) -> int:
+        """Bytes of the lines on chip that are still read."""
+        key = m, each, moment
         if key not in self._keeps:
-            self._keeps[key] = (self._mask(m, each) & self._wanted(m, position)).bit_count() * self._line(m)
+            self._keeps[key] = (self._mask(m, each) & self._wanted(m, moment)).bit_count() * self._line(m)
         return self._keeps[key]
 
     @cached_property
@@ -333,20 +355,21 @@ class Search:
 
     # -- segments ---------------------------------------------------------------------------------------------------
 
-    def _extend(self, position: int, label: Label, below: int, cuts: int | None = None) -> Iterator[tuple[int, Label]]:
+    def _extend(self, moment: int, label: Label, below: int, cuts: int | None = None) -> Iterator[tuple[int, Label]]:
         """All labels one segment further with which a plan may move fewer bytes than that."""
-        alone = self._alone(position, label)
-        if alone.reach < below:
-            yield position + 1, alone
-        missing = self._missing(label.state, position)
-        for member in self._from(position):
+        for position, stop in self.orders.next(moment):
+            alone = self._alone(moment, position, stop, label)
+            if alone.reach < below:
+                yield stop, alone
+        missing = self._missing(label.state, moment)
+        for member in self._from(moment):
             spare = below - label.bytes - self.least[member.stop]
             for way in self._ways(member, label).cheap(missing, spare, cuts):
                 made = self._label(member, label, way)
                 if made.reach < below:
                     yield member.stop, made
 
-    def _alone(self, position: int, label: Label) -> Label:
+    def _alone(self, moment: int, position: int, stop: int, label: Label) -> Label:
         """The layer by itself: what it reads is written first if it is only on chip; the rest stays if it fits."""
         cost, room = self.alone[position]
         reads = set(self.steps.reads[position])
@@ -355,16 +378,16 @@ class Search:
         used = room
         for m, each, stored in label.state:
             if m in reads and not stored:
-                total += self._kept(m, each, position)
+                total += self._kept(m, each, moment)
                 stored = True
-            if wanted := self._wanted(m, position + 1):
+            if wanted := self._wanted(m, stop):
                 used += fullest(self.steps.maps[m].lines, self.chip.units, each, wanted) * self._line(m)
                 state.append(Held(m, each, stored))
         if used > self.chip.bytes:
-            total += sum(self._kept(m, each, position + 1) for m, each, stored in state if not stored)
+            total += sum(self._kept(m, each, stop) for m, each, stored in state if not stored)
             state = [Held(m, 0, True) for m, _, _ in state]
-        state += [Held(out, 0, True) for out in self._computed(position) if self._wanted(out, position + 1)]
-        return self._made(position + 1, total, label.sections + 1, state, Alone(position), label)
+        state += [Held(out, 0, True) for out in self._computed(position) if self._wanted(out, stop)]
+        return self._made(stop, total, label.sections + 1, state, Alone(position), label)
 
     def _made(
         self, stop: int, total: int, sections: int, state: list[Held], segment: Segment, before: Label
@@ -373,35 +396,41 @@ class Search:
         reach = total + self._missing(ordered, stop) + self.least[stop]
         return Label(total, sections, ordered, reach, segment, before)
 
-    def _from(self, position: int) -> Iterator[_Member]:
-        """The groups that start at a position, the shortest first: none behind one that never fits."""
+    def _from(self, moment: int) -> tuple[_Member, ...]:
+        """The groups that start at a moment, the shortest first: none with all layers of one that never fits."""
+        if moment not in self._members:
+            self._members[moment] = tuple(self._starting(moment))
+        return self._members[moment]
+
+    def _starting(self, moment: int) -> Iterator[_Member]:
         if self.scope == "layerwise" or self.chip.why:
             return
-        longest = LONGEST if self.scope == "fused" else 1
-        for stop in range(position + 1, min(len(self.alone), position + longest) + 1):
-            key = position, stop
-            if key not in self._members:
-                self._members[key] = self._member(position, stop)
-            member = self._members[key]
+        never: list[int] = []
+        for positions, stop in self.orders.groups(moment, LONGEST if self.scope == "fused" else 1):
+            mask = mask_of(positions)
+            if any(mask & other == other for other in never):
+                continue
+            member = self._member(positions, stop)
             if member is None or member.known.first is None:
-                return
-            yield member
+                never.append(mask)
+            else:
+                yield member
 
-    def _member(self, first: int, stop: int) -> _Member | None:
+    def _member(self, positions: tuple[int, ...], stop: int) -> _Member | None:
         """What is known of a group; None where one of its layers cannot be run by strips."""
-        grouping = grouped(self.steps, self.chip, first, stop)
+        grouping = grouped(self.steps, self.chip, positions)
         if grouping is None:
             return None
-        block = self._block(grouping)
+        block = self._block(grouping, stop)
         if block not in self._blocks:
             if block.group not in self._cuts:
                 self._cuts[block.group] = Cuts(block.group, self.meter)
             self._blocks[block] = Options(block, self._cuts[block.group])
         return _Member(stop, grouping, self._blocks[block])
 
-    def _block(self, grouping: Grouping) -> Block:
+    def _block(self, grouping: Grouping, stop: int) -> Block:
         """All that decides how a group may be run."""
-        stop, maps, group = grouping.stop, grouping.maps, grouping.group
+        maps, group = grouping.maps, grouping.group
         word = self.chip.machine.word_bytes
         kernels = (
             (cut.once + cut.whole, cut.whole - pinned * cut.each)
@@ -415,17 +444,18 @@ class Search:
             tuple(grouping.line_bytes(m, word) if i in inputs else 0 for i, m in enumerate(maps)),
             tuple((self._wanted(m, stop), self._until(m, stop)) for m in maps),
             frozenset(i for i in group.later if self.steps.maps[maps[i]].must_store),
-            frozenset(i for i, m in enumerate(maps) if self._may_stay(grouping, m)),
+            frozenset(i for i, m in enumerate(maps) if self._may_stay(grouping, m, stop)),
             tuple(self._narrow(m) for m in maps),
         )
 
     def _until(self, m: int, stop: int) -> int:
-        """In how many positions a map is read next."""
-        return next((reader - stop for reader in self.steps.readers.get(m, ()) if reader >= stop), 0)
+        """In how many layers a map is read next, in the model's order."""
+        done = self.orders.moments[stop].bit_count()
+        return min((abs(reader - done) for reader in self._later_readers(m, stop)), default=0)
 
-    def _may_stay(self, grouping: Grouping, m: int) -> bool:
+    def _may_stay(self, grouping: Grouping, m: int, stop: int) -> bool:
         """Whether a group computes or loads all that later readers want of a map, and it can stay on chip."""
-        wanted = self._wanted(m, grouping.stop)
+        wanted = self._wanted(m, stop)
         if not wanted or self.steps.maps[m].why:
             return False
         if m not in grouping.entering:
@@ -434,7 +464,7 @@ class Search:
             # Every unit loads the lines that it needs first, which need not be those of its block.
             return False
         lines = 0
-        for position in range(grouping.first, grouping.stop):
+        for position in grouping.positions:
             if m in self.steps.reads[position]:
                 lines |= self.steps.touched(position, m)
         return not grouping.touched(m) and not wanted & ~lines
@@ -469,7 +499,7 @@ class Search:
         entering = sorted((*((maps[i], each) for i, each in way.entering), *passing))
         leaving = sorted((*((maps[i], each) for i, each in way.leaving), *passing))
         bounds = member.known.cuts.levels[way.level]
-        segment = Strips(member.grouping.first, member.stop, bounds, tuple(entering), tuple(leaving))
+        segment = Strips(member.grouping.positions, bounds, tuple(entering), tuple(leaving))
         self.meter.work += 8
         state = [Held(maps[i], each, stored) for i, each, stored in way.after]
         state += [Held(h.map, each, h.stored) for h, each in zip(others, way.passing, strict=True)]

@@ -13,6 +13,7 @@ from dnnc.chip import Chip
 from dnnc.documents import Damaged
 from dnnc.grouping import Grouping, grouped
 from dnnc.network import LONGEST
+from dnnc.orders import mask_of, prefix
 from dnnc.plan import Plan
 from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Segment, Strips
 from dnnc.steps import Steps
@@ -24,8 +25,7 @@ from dnnc.weights import weights_bytes
 class SegmentRecord:
     """Layers that run together, as :class:`dnnc.segments.Strips`; one that runs by itself has no bounds."""
 
-    first: int
-    stop: int
+    positions: tuple[int, ...]
     bounds: tuple[int, ...]
     entering: tuple[tuple[int, int], ...]
     leaving: tuple[tuple[int, int], ...]
@@ -56,7 +56,7 @@ def network_record(network: Network) -> NetworkRecord:
 
 def _segment_record(segment: Segment) -> SegmentRecord:
     if isinstance(segment, Alone):
-        return SegmentRecord(segment.position, segment.position + 1, (), (), ())
+        return SegmentRecord(segment.positions, (), (), ())
     return SegmentRecord(*segment)
 
 
@@ -69,23 +69,22 @@ def restore_network(
         alone: for every position the DRAM bytes of its layer by itself, and the bytes of feature maps in a unit.
 
     Raises:
-        Damaged: its segments are not all layers in their order, one of them cannot run so, starts with rows that are
-            not there or has no room, or they move other bytes than stated.
+        Damaged: its segments are not all layers in an order that they may have, one of them cannot run so, starts with
+            rows that are not there or has no room, or they move other bytes than stated.
     """
     if chip.why or stored.scope == "layerwise":
         raise Damaged(f"layers run together, though {chip.why or 'each is to run by itself'}")
     best = _best(stored, steps, chip, sum(moved for moved, _ in alone))
     segments: list[Segment] = []
+    done = 0
     for number, segment in enumerate(stored.segments):
-        at = stored.segments[number - 1].stop if number else 0
-        if segment.first != at or not at < segment.stop <= len(alone):
-            raise Damaged(f"segment {number} is of layers {segment.first} to {segment.stop}, expected a next one")
         try:
+            done = _executed(segment.positions, steps, done)
             segments.append(_segment(segment, stored.scope, steps, chip))
         except Damaged as wrong:
             raise Damaged(f"segment {number}: {wrong}") from None
-    if not segments or stored.segments[-1].stop != len(alone):
-        raise Damaged(f"the segments are not of all {len(alone)} layers")
+    if done != prefix(len(alone)):
+        raise Damaged(f"the segments are of {done.bit_count()} layers, the network has {len(alone)}")
     moved = moved_bytes(segments, steps, chip, alone)
     if moved != best[stored.scope].bytes:
         raise Damaged(f"the plan is said to move {best[stored.scope].bytes:,} bytes, its segments move {moved:,}")
@@ -124,15 +123,28 @@ def _floor(steps: Steps, chip: Chip) -> int:
     return sum(weights_bytes(shape, chip.machine) + shape.parameters * shape.g * shape.k * word for shape in shapes)
 
 
+def _executed(positions: tuple[int, ...], steps: Steps, done: int) -> int:
+    """What is done after some more layers. Raises Damaged if they cannot be next."""
+    if not positions or any(one >= two for one, two in pairwise(positions)):
+        raise Damaged("its layers are not in order")
+    for position in positions:
+        if not 0 <= position < len(steps.at):
+            raise Damaged(f"there is no layer {position}")
+        if done >> position & 1 or steps.needs[position] & ~done:
+            raise Damaged(f"layer {position} cannot be next")
+        done |= 1 << position
+    return done
+
+
 def _segment(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> Segment:
     if not stored.bounds:
-        if stored.stop > stored.first + 1 or stored.entering or stored.leaving:
+        if len(stored.positions) > 1 or stored.entering or stored.leaving:
             raise Damaged("several layers, or rows on chip, but no strips")
-        return Alone(stored.first)
+        return Alone(stored.positions[0])
     longest = LONGEST if scope == "fused" else 1
-    if stored.stop - stored.first > longest:
-        raise Damaged(f"{stored.stop - stored.first} layers run together, which may be {longest}")
-    grouping = grouped(steps, chip, stored.first, stored.stop)
+    if len(stored.positions) > longest:
+        raise Damaged(f"{len(stored.positions)} layers run together, which may be {longest}")
+    grouping = grouped(steps, chip, stored.positions)
     if grouping is None:
         raise Damaged("its layers cannot run by strips")
     rows = grouping.group.parts[-1].rows
@@ -143,7 +155,7 @@ def _segment(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> S
     passing = [[of for of in lines if of[0] not in grouping.local] for lines in (stored.entering, stored.leaving)]
     if passing[0] != passing[1]:
         raise Damaged("maps that its layers do not read are not as they were when it ends")
-    return Strips(stored.first, stored.stop, stored.bounds, stored.entering, stored.leaving)
+    return Strips(stored.positions, stored.bounds, stored.entering, stored.leaving)
 
 
 def _check_lines(lines: Sequence[tuple[int, int]], steps: Steps, chip: Chip) -> None:
@@ -165,6 +177,7 @@ class _Replay:
     Attributes:
         present: by map and unit the lines on chip.
         loaded: by map the lines that are read from DRAM; ``moved``: bytes, without those that are written by strips.
+        done: mask of the layers that have been gone through.
     """
 
     steps: Steps
@@ -174,6 +187,7 @@ class _Replay:
     present: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     loaded: dict[int, int] = field(default_factory=dict[int, int])
     moved: int = 0
+    done: int = 0
 
     def bytes(self) -> int:
         """DRAM bytes of the plan. Raises Damaged if it cannot run."""
@@ -187,7 +201,7 @@ class _Replay:
                     self._strips(segment)
             except Damaged as wrong:
                 raise Damaged(f"segment {number}: {wrong}") from None
-        by_strips = (range(s.first, s.stop) for s in self.segments if isinstance(s, Strips))
+        by_strips = (s.positions for s in self.segments if isinstance(s, Strips))
         numbers = (number for positions in by_strips for position in positions for number in self.steps.at[position])
         return self.moved + sum(self._stored(self.steps.steps[number].map) for number in numbers)
 
@@ -219,6 +233,7 @@ class _Replay:
         return max(held)
 
     def _alone(self, segment: Alone) -> None:
+        self.done |= mask_of(segment.positions)
         moved, taken = self.alone[segment.position]
         if taken + self._held() > self.chip.bytes and self.present:
             raise Damaged("there is no room for the rows that stay on chip")
@@ -227,19 +242,20 @@ class _Replay:
         self.moved += moved
 
     def _strips(self, segment: Strips) -> None:
-        grouping = grouped(self.steps, self.chip, segment.first, segment.stop)
+        grouping = grouped(self.steps, self.chip, segment.positions)
         assert grouping is not None
         maps = self.steps.maps
         for m, each in segment.entering:
-            wanted = self.steps.wanted(m, segment.first)
+            wanted = self.steps.wanted(m, self.done)
             if any(self._block(m, u, each) & wanted & ~self.present.get((m, u), 0) for u in range(self.chip.units)):
                 raise Damaged(f"{each} lines of map {m} are not on chip when it starts")
+        self.done |= mask_of(segment.positions)
         entering = dict.fromkeys(range(len(grouping.maps)), 0)
         for (m, _), lines in self.present.items():
             if m in grouping.local:
                 entering[grouping.local[m]] |= lines
         leaving = {
-            grouping.local[m]: kept(maps[m].lines, self.chip.units, each) & self.steps.wanted(m, segment.stop)
+            grouping.local[m]: kept(maps[m].lines, self.chip.units, each) & self.steps.wanted(m, self.done)
             for m, each in segment.leaving
             if m in grouping.local
         }

@@ -152,8 +152,7 @@ class Residency:
         """By position the segment of a layer."""
         out: dict[int, int] = {}
         for number, segment in enumerate(self.made.segments):
-            positions = (segment.position,) if isinstance(segment, Alone) else range(segment.first, segment.stop)
-            out.update(dict.fromkeys(positions, number))
+            out.update(dict.fromkeys(segment.positions, number))
         return out
 
     def alone(self, position: int) -> bool:
@@ -223,7 +222,8 @@ class Residency:
             rows = (steps.wanted(m, 0) & ~self.made.lives.loaded.get(m, 0)).bit_count()
             if rows:
                 most = max(_over_time(self._of_map.get(m, ()), count)) * self._word
-                names = (self.plan.layers[p].name for p in (position, readers[-1]))
+                last = max(readers, key=self._turn.__getitem__)
+                names = (self.plan.layers[p].name for p in (position, last))
                 yield Kept(made.value, rows, made.lines, rows * made.words * self._word, most, *names)
 
     @cached_property
@@ -255,13 +255,20 @@ class Residency:
 
     def _free(self, m: int, position: int) -> tuple[int, int]:
         """The fullest section of a map's life, and the bytes that others leave free in it."""
-        last = max((position, *self.made.steps.readers.get(m, ())))
-        sections = [at for at, between in enumerate(self._positions) if position <= between <= last]
+        turn = self._turn
+        last = max(turn[p] for p in (position, *self.made.steps.readers.get(m, ())))
+        sections = [at for at, between in enumerate(self._positions) if turn[position] <= turn[between] <= last]
         mine = _over_time(self._of_map.get(m, ()), len(self._positions))
         room = self.made.chip.units * self.memory.bytes // self._word
         free = {at: room - self._all[at] + mine[at] for at in range(sections[0], sections[-1] + 1)}
         at = min(free, key=lambda at: free[at])
         return at, free[at] * self._word
+
+    @cached_property
+    def _turn(self) -> dict[int, int]:
+        """When every layer is executed: the model's order need not be kept."""
+        positions = (position for segment in self.made.segments for position in segment.positions)
+        return {position: turn for turn, position in enumerate(positions)}
 
     @cached_property
     def _positions(self) -> tuple[int, ...]:

@@ -17,19 +17,23 @@ class Alone(NamedTuple):
 
     position: int
 
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The same as of Strips."""
+        return (self.position,)
+
 
 class Strips(NamedTuple):
     """A segment of layers that run strip by strip.
 
     Attributes:
-        first, stop: positions of its layers.
+        positions: of its layers.
         bounds: rows of the last step's output computed by the end of every strip.
         entering: (map, lines of every unit's block on chip when it starts) of maps that it reads or that stay.
         leaving: likewise when it ends.
     """
 
-    first: int
-    stop: int
+    positions: tuple[int, ...]
     bounds: tuple[int, ...]
     entering: tuple[tuple[int, int], ...]
     leaving: tuple[tuple[int, int], ...]

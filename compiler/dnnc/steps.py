@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from math import prod
+from operator import or_
 from typing import NamedTuple
 
 from dnnc.axis import touched
@@ -104,6 +105,7 @@ class Steps:
     Attributes:
         at: for every position (layer of the lowered graph) its steps; none where the host runs it.
         reads: for every position the maps that it reads.
+        needs: for every position a mask of those that write what it reads.
         inner: tensors between the halves of layers with a fused pool, which only exist where those run apart.
     """
 
@@ -111,6 +113,7 @@ class Steps:
     maps: tuple[FeatureMap, ...]
     at: tuple[tuple[int, ...], ...]
     reads: tuple[tuple[int, ...], ...]
+    needs: tuple[int, ...]
     inner: tuple[Tensor, ...]
 
     @cached_property
@@ -134,11 +137,11 @@ class Steps:
                         mask |= touched(read.rows, 0, read.rows.out) << (image * read.rows.size)
         return mask or lines
 
-    def wanted(self, m: int, position: int) -> int:
-        """Lines of a map that positions from this one on read."""
+    def wanted(self, m: int, done: int) -> int:
+        """Lines of a map that positions read which are not done, as a mask says."""
         mask = 0
         for reader in self.readers.get(m, ()):
-            if reader >= position:
+            if not done >> reader & 1:
                 mask |= self.touched(reader, m)
         return mask
 
@@ -175,7 +178,21 @@ class _Builder:
         for name in self.lowered.outputs:
             self.demands.setdefault(self.places.get(name, ""), "it is an output of the network")
         maps = tuple(replace(m, must_store=self.demands.get(m.tensor, m.must_store)) for m in self.maps)
-        return Steps(tuple(self.steps), maps, tuple(at), tuple(reads), tuple(self.inner))
+        return Steps(tuple(self.steps), maps, tuple(at), tuple(reads), tuple(self._needs()), tuple(self.inner))
+
+    def _needs(self) -> Iterator[int]:
+        """For every layer those that write the tensors that it reads."""
+        writers: dict[str, int] = {}
+        for position, layer in enumerate(self.lowered.by_rows):
+            if isinstance(layer, HostLayer):
+                read = [self.places.get(value, "") for value in layer.inputs]
+                written = [self.places.get(value, "") for value in layer.outputs]
+            else:
+                read = [operand.view.tensor for operand in layer.operands if operand.role != "output"]
+                written = [operand.view.tensor for operand in layer.operands if operand.role == "output"]
+            yield reduce(or_, (writers.get(tensor, 0) for tensor in read), 0)
+            for tensor in written:
+                writers[tensor] = writers.get(tensor, 0) | 1 << position
 
     def _host(self, layer: HostLayer) -> tuple[int, ...]:
         tensors = [self.places.get(value, "") for value in layer.inputs]

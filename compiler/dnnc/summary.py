@@ -49,7 +49,7 @@ def groups(plan: Plan) -> tuple[Group, ...]:
     segments = plan.network.segments if plan.network else ()
     by_strips = ((i, segment) for i, segment in enumerate(segments) if isinstance(segment, Strips))
     return tuple(
-        Group(number, i, strips, tuple(layer.name for layer in plan.layers[strips.first : strips.stop]))
+        Group(number, i, strips, tuple(plan.layers[position].name for position in strips.positions))
         for number, (i, strips) in enumerate(by_strips, 1)
     )
 

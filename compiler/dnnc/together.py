@@ -118,12 +118,13 @@ class Together:
         used = {m for segment in network.segments if isinstance(segment, Strips) for m, _ in segment.entering}
         segments: list[Segment] = []
         for segment in network.segments:
-            if isinstance(segment, Strips) and segment.stop == segment.first + 1:
-                layer = plan.layers[segment.first]
-                outputs = {steps.steps[number].map for number in steps.at[segment.first]}
+            if isinstance(segment, Strips) and len(segment.positions) == 1:
+                (position,) = segment.positions
+                layer = plan.layers[position]
+                outputs = {steps.steps[number].map for number in steps.at[position]}
                 if isinstance(layer, LayerPlan) and not outputs & used and _no_less(layer):
                     useless |= outputs
-                    segments.append(Alone(segment.first))
+                    segments.append(Alone(position))
                     continue
             segments.append(segment)
         if not useless:
@@ -183,7 +184,7 @@ def with_network(plan: Plan, network: Network, made: Realized) -> Plan:
         position: len(segment.bounds)
         for segment in network.segments
         if isinstance(segment, Strips)
-        for position in range(segment.first, segment.stop)
+        for position in segment.positions
     }
     layers: list[LayerPlan | HostLayer] = []
     for position, layer in enumerate(plan.layers):
