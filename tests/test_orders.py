@@ -93,8 +93,8 @@ def test_branches_one_after_the_other(plan: str, seed: int) -> None:
 
     By hand, in words: x is 8 x 8 x 2 = 128. A branch is a 1x1 convolution to 8 planes, 512, and one to 2 planes, 128;
     so is the sum of both. With 896 words, x, one large map and one small one (768) fit, and both large maps do not.
-    So in the branches' order everything stays: x, all kernels (16 + 16 a branch) and biases (8 + 2 a branch) are read once,
-    and the sum is written: 128 + 2 (32 + 10) + 128 = 340 words.
+    So in the branches' order everything stays: x, all kernels (16 + 16 a branch) and biases (8 + 2 a branch) are read
+    once, and the sum is written: 128 + 2 (32 + 10) + 128 = 340 words.
     """
     net = Builder(1, 2, 8, seed)
     large = [net.conv(net.input, 8, 1) for _ in range(2)]

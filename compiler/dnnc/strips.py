@@ -19,6 +19,7 @@ Masks = list[int]
 """For every unit a mask of lines."""
 
 
+@lru_cache(maxsize=65536)
 def kept(lines: int, units: int, each: int) -> int:
     """The mask of lines of a map that are on chip if every unit keeps the first ``each`` lines of its block."""
     block = -(-lines // units)

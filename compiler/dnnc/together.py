@@ -22,6 +22,9 @@ Timed = Callable[[Plan, Realized | None], float]
 WORK_PER_SECOND = 100_000
 """Units of the search's work in a deterministic second; a core of an AMD EPYC did 70,000 to 140,000 (measured)."""
 
+HURRY = 4
+"""The search for a narrower scope, which the plan is only compared with, gets so much less work."""
+
 ATTEMPTS = 8
 SHARE = 128
 """Where the rows of a plan find no place, the next one leaves one more such part of the memory free."""
@@ -81,7 +84,7 @@ class Together:
             if not isinstance(made, Unplaced):
                 break
             smaller = Chip(self.plan.machine, chip.bytes // SHARE * (attempt + 1))
-            found = self._search(smaller, scope, None)
+            found = self._search(smaller, scope, None, 1)
         else:
             found = self._layerwise
             made = realize(self.steps, chip, found.segments, self.alone)
@@ -96,7 +99,7 @@ class Together:
         for narrower, wider in pairwise(SCOPES[: SCOPES.index(scope) + 1]):
             if wider not in self._found:
                 known = self._found[narrower] if narrower != "layerwise" else None
-                found = self._search(chip, wider, known)
+                found = self._search(chip, wider, known, 1 if wider == scope else HURRY)
                 # A search that was cut short may have found less than it began with.
                 if found.bytes > self._found[narrower].bytes:
                     found = replace(self._found[narrower], bound=found.bound)
@@ -135,8 +138,8 @@ class Together:
         other = with_network(self.plan, Network(network.scope, found.segments, network.best), found)
         return (other, found) if other.totals.dram_bytes <= plan.totals.dram_bytes else None
 
-    def _search(self, chip: Chip, scope: Scope, known: Found | None) -> Found:
-        limit = round(self.time_limit * WORK_PER_SECOND)
+    def _search(self, chip: Chip, scope: Scope, known: Found | None, hurry: int) -> Found:
+        limit = round(self.time_limit * WORK_PER_SECOND / hurry)
         return Search(self.steps, chip, self.alone, scope, limit, known).find()
 
     @cached_property
