@@ -28,9 +28,8 @@ from dnnc.emit import emit
 from dnnc.enumerate import best
 from dnnc.network_records import moved_bytes
 from dnnc.pipeline import Compilation
-from dnnc.placement import Unplaced
 from dnnc.plan import Plan
-from dnnc.realize import realize
+from dnnc.realize import Misfit, realize
 from dnnc.records import Document, ScheduleRecord, record, restore
 from dnnc.schedule import DIMS, Dim
 from dnnc.segments import SCOPES, Alone, Best, Network, Segment, Strips
@@ -630,7 +629,7 @@ def test_plans_that_can_run_move_what_was_found_without_places(
     except Damaged:
         return
     made = realize(steps, chip, segments, alone)
-    if isinstance(made, Unplaced):
+    if isinstance(made, Misfit):
         return
     found = with_network(apart, Network("fused", tuple(segments), {"fused": Best(moved, moved)}), made)
     assert found.totals.dram_bytes == moved

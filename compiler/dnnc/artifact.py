@@ -25,10 +25,9 @@ from dnnc.graph import Graph, Source
 from dnnc.layer import HostLayer, Layer, Lowered
 from dnnc.network_records import check_network, network_record, restore_network
 from dnnc.pipeline import Compilation, Denied, fixed_layers, lower_with
-from dnnc.placement import Unplaced
 from dnnc.plan import LayerPlan, Plan
 from dnnc.planning import layer_plan
-from dnnc.realize import Realized, realize
+from dnnc.realize import Misfit, Realized, realize
 from dnnc.records import (
     FORMAT,
     ConstraintsRecord,
@@ -270,8 +269,8 @@ def _together(
     try:
         network = restore_network(document.network, steps, chip, alone)
         made = realize(steps, chip, network.segments, alone)
-        if isinstance(made, Unplaced):
-            raise Damaged(f"{made.missing} words of what stays on chip find no place")
+        if isinstance(made, Misfit):
+            raise Damaged(f"{made.missing} bytes of what stays on chip find no place")
         whole = with_network(plan, network, made)
         check_network(whole)
     except Damaged as wrong:

@@ -20,13 +20,9 @@ class Chip:
 
     A map on chip is spread over the units of the outermost level by rows: every unit computes a block of the rows of
     a strip, and holds them. A row that another unit needs is sent to it.
-
-    Attributes:
-        free: bytes of every unit's memory for feature maps that are to stay free.
     """
 
     machine: Machine
-    free: int = 0
 
     @cached_property
     def why(self) -> str:
@@ -55,8 +51,8 @@ class Chip:
 
     @cached_property
     def bytes(self) -> int:
-        """Bytes of one unit's memory for feature maps, less what is to stay free."""
-        return self.machine.memory(self.memory).bytes - self.free
+        """Bytes of one unit's memory for feature maps."""
+        return self.machine.memory(self.memory).bytes
 
     def deals(self, shape: Shape) -> tuple[Deal, ...]:
         """The modes that may run a layer by rows: every unit of the outermost level has rows of its own."""

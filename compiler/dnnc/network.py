@@ -15,7 +15,7 @@ label that was not gone into and reaches least bounds what it may miss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -92,6 +92,7 @@ class Search:
             holds meanwhile; (0, 0) for the host's.
         limit: work that may be done, in units of the meter.
         known: a plan of this space, found before.
+        tight: bytes of memory that some segments, by their layers, have to do without: not everything found a place.
     """
 
     steps: Steps
@@ -100,6 +101,7 @@ class Search:
     scope: Scope = "fused"
     limit: int = 4_000_000
     known: Found | None = None
+    tight: Mapping[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
     meter: Meter = field(default_factory=Meter)
     labels: int = 0
     proven: int = 0
@@ -116,6 +118,14 @@ class Search:
     def kinds(self) -> int:
         """How many different groups it has looked at: equal ones count once."""
         return len(self._blocks)
+
+    def again(self, tight: Mapping[tuple[int, ...], int]) -> Search:
+        """A shorter search in which some segments have less memory, with what is known of groups."""
+        other = Search(self.steps, self.chip, self.alone, self.scope, self.limit // 4, tight=tight)
+        other._cuts, other._blocks = self._cuts, self._blocks
+        for cuts in self._cuts.values():
+            cuts.meter = other.meter
+        return other
 
     def find(self) -> Found:
         """The cheapest plan.
@@ -383,7 +393,7 @@ class Search:
             if wanted := self._wanted(m, stop):
                 used += fullest(self.steps.maps[m].lines, self.chip.units, each, wanted) * self._line(m)
                 state.append(Held(m, each, stored))
-        if used > self.chip.bytes:
+        if used > self.chip.bytes - self.tight.get((position,), 0):
             total += sum(self._kept(m, each, stop) for m, each, stored in state if not stored)
             state = [Held(m, 0, True) for m, _, _ in state]
         state += [Held(out, 0, True) for out in self._computed(position) if self._wanted(out, stop)]
@@ -440,7 +450,7 @@ class Search:
         return Block(
             group,
             tuple(kernels),
-            self.chip.bytes - grouping.holding.maps,
+            self.chip.bytes - grouping.holding.maps - self.tight.get(grouping.positions, 0),
             tuple(grouping.line_bytes(m, word) if i in inputs else 0 for i, m in enumerate(maps)),
             tuple((self._wanted(m, stop), self._until(m, stop)) for m in maps),
             frozenset(i for i in group.later if self.steps.maps[maps[i]].must_store),

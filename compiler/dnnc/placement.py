@@ -63,7 +63,7 @@ def _unit(plots: Sequence[Plot], reserved: Sequence[int], words: int) -> Unplace
     return failure
 
 
-ROUNDS = 60
+ROUNDS = 20
 """How often an order is tried, with what failed moved to the front."""
 
 ORDERS: tuple[Order, ...] = (

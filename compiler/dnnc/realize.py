@@ -22,6 +22,19 @@ Moved = dict[str, tuple[int, int]]
 """Bytes (read, written) by role."""
 
 
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Why a plan has to be another one: a segment is too full for everything to find a place.
+
+    Attributes:
+        segment: its number.
+        missing: bytes that found none.
+    """
+
+    segment: int
+    missing: int
+
+
 @dataclass(frozen=True)
 class Realized:
     """A plan's segments with all that follows from them.
@@ -74,26 +87,37 @@ class Realized:
 
 def realize(
     steps: Steps, chip: Chip, segments: Sequence[Segment], alone: Sequence[tuple[int, int]]
-) -> Realized | Unplaced:
+) -> Realized | Misfit:
     """Gives everything that a plan keeps on chip its place.
 
     Args:
         alone: for every position the DRAM bytes of its layer by itself, and the bytes of feature maps in a unit.
 
     Returns:
-        What found no place, if the plan has to be another one.
+        A misfit, if not everything finds a place.
     """
     made = lives(steps, chip, segments, alone)
     words = chip.machine.memory(chip.memory).bytes // chip.machine.word_bytes
     failure = place(made, words)
     if failure is not None:
-        return failure
+        return Misfit(_tightest(made, failure), failure.missing * chip.machine.word_bytes)
     grow(made, words)
     stored = {
         m: (1 << feature.lines) - 1 if feature.must_store else made.loaded.get(m, 0)
         for m, feature in enumerate(steps.maps)
     }
     return Realized(steps, chip, tuple(segments), made, stored)
+
+
+def _tightest(made: Lives, failure: Unplaced) -> int:
+    """The segment with the fullest section in the life of what found no place."""
+    first, last, unit = failure.plot.start, failure.plot.end, failure.plot.unit
+    held = list(made.reserved[first : last + 1])
+    for plot in made.plots:
+        if plot.unit == unit:
+            for at in range(max(first, plot.start), min(last, plot.end) + 1):
+                held[at - first] += plot.words
+    return made.scenes[first + max(range(len(held)), key=held.__getitem__)].segment
 
 
 def _shares(plan: Realized, segment: int, grouping: Grouping) -> Iterator[tuple[int, Figures]]:

@@ -10,9 +10,8 @@ from itertools import pairwise
 from dnnc.chip import Chip
 from dnnc.layer import HostLayer, Lowered
 from dnnc.network import Found, Search
-from dnnc.placement import Unplaced
 from dnnc.plan import LayerPlan, Plan
-from dnnc.realize import Realized, realize
+from dnnc.realize import Misfit, Realized, realize
 from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Segment, Strips
 from dnnc.steps import Steps, steps_of
 
@@ -25,9 +24,10 @@ WORK_PER_SECOND = 100_000
 HURRY = 4
 """The search for a narrower scope, which the plan is only compared with, gets so much less work."""
 
-ATTEMPTS = 8
-SHARE = 128
-"""Where the rows of a plan find no place, the next one leaves one more such part of the memory free."""
+ATTEMPTS = 12
+SHARE = 1024
+"""Where the rows of a plan find no place, the segment that is too full has to do with such a part of the memory less at
+least, and each time with twice as much."""
 
 
 @dataclass
@@ -48,6 +48,7 @@ class Together:
     time_limit: float = 60.0
     interrupted: bool = False
     _found: dict[Scope, Found] = field(default_factory=dict[Scope, Found])
+    _searches: dict[Scope, Search] = field(default_factory=dict[Scope, Search])
 
     def find(self, scope: Scope, timed: Timed) -> tuple[Plan, Realized | None]:
         """The best plan of a scope, made concrete; as it is if that is layer by layer.
@@ -71,7 +72,7 @@ class Together:
         if scope == "layerwise" or chip.why:
             return self.plan, None
         try:
-            found = self._widening(scope, chip)
+            found, made = self._placed(scope, chip, self._widening(scope, chip))
         except KeyboardInterrupt:
             # What is proven so far is what every layer does by itself.
             self.interrupted = True
@@ -79,19 +80,25 @@ class Together:
         best: dict[Scope, Best] = {}
         for narrower in SCOPES[: SCOPES.index(scope) + 1]:
             best[narrower] = Best(self._found[narrower].bytes, self._found[narrower].bound)
-        for attempt in range(ATTEMPTS):
-            made = realize(self.steps, chip, found.segments, self.alone)
-            if not isinstance(made, Unplaced):
-                break
-            smaller = Chip(self.plan.machine, chip.bytes // SHARE * (attempt + 1))
-            found = self._search(smaller, scope, None, 1)
-        else:
-            found = self._layerwise
-            made = realize(self.steps, chip, found.segments, self.alone)
-        assert not isinstance(made, Unplaced)
         best[scope] = Best(found.bytes, best[scope].bound)
         plan = with_network(self.plan, Network(scope, found.segments, best), made)
         return self._plain(plan, made) or (plan, made)
+
+    def _placed(self, scope: Scope, chip: Chip, found: Found) -> tuple[Found, Realized]:
+        """The best plan that is found for which everything on chip finds a place, beginning with one that need not."""
+        tight: dict[tuple[int, ...], int] = {}
+        for _ in range(ATTEMPTS):
+            made = realize(self.steps, chip, found.segments, self.alone)
+            if isinstance(made, Realized):
+                return found, made
+            # Only the segment that was too full has to do with less: so little is lost.
+            positions = found.segments[made.segment].positions
+            tight[positions] = max(2 * tight.get(positions, 0), made.missing, chip.bytes // SHARE)
+            self._searches[scope] = self._searches[scope].again(tight)
+            found = self._searches[scope].find()
+        made = realize(self.steps, chip, self._layerwise.segments, self.alone)
+        assert isinstance(made, Realized)
+        return self._layerwise, made
 
     def _widening(self, scope: Scope, chip: Chip) -> Found:
         """The best plan of a scope, each found with the one of the narrower scope known."""
@@ -133,14 +140,15 @@ class Together:
         if not useless:
             return None
         found = realize(steps, made.chip, tuple(_without(segment, useless) for segment in segments), self.alone)
-        if isinstance(found, Unplaced):
+        if isinstance(found, Misfit):
             return None
         other = with_network(self.plan, Network(network.scope, found.segments, network.best), found)
         return (other, found) if other.totals.dram_bytes <= plan.totals.dram_bytes else None
 
     def _search(self, chip: Chip, scope: Scope, known: Found | None, hurry: int) -> Found:
         limit = round(self.time_limit * WORK_PER_SECOND / hurry)
-        return Search(self.steps, chip, self.alone, scope, limit, known).find()
+        self._searches[scope] = Search(self.steps, chip, self.alone, scope, limit, known)
+        return self._searches[scope].find()
 
     @cached_property
     def steps(self) -> Steps:
