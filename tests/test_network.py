@@ -302,7 +302,9 @@ def test_more_memory_never_costs_bytes(case: Case, percent: int) -> None:
 def test_a_search_that_stops_has_a_plan_and_a_bound(case: Case, limit: int) -> None:
     stopped, best = case.found("fused", limit=limit), case.found("fused")
     assert stopped.bound <= best.bytes <= stopped.bytes
-    positions = [p for s in stopped.segments for p in (range(s.first, s.stop) if isinstance(s, Strips) else s)]
+    positions = [
+        p for s in stopped.segments for p in (range(s.first, s.stop) if isinstance(s, Strips) else (s.position,))
+    ]
     assert positions == list(range(len(case.steps.steps)))
 
 

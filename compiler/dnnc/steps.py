@@ -105,6 +105,7 @@ class Steps:
         at: for every position (layer of the lowered graph) its steps; none where the host runs it.
         reads: for every position the maps that it reads.
         inner: tensors between the halves of layers with a fused pool, which only exist where those run apart.
+        layers: for every position its layer as it runs by itself.
     """
 
     steps: tuple[Step, ...]
@@ -112,6 +113,7 @@ class Steps:
     at: tuple[tuple[int, ...], ...]
     reads: tuple[tuple[int, ...], ...]
     inner: tuple[Tensor, ...]
+    layers: tuple[Layer | HostLayer, ...] = ()
 
     @cached_property
     def readers(self) -> dict[int, tuple[int, ...]]:
@@ -175,7 +177,7 @@ class _Builder:
         for name in self.lowered.outputs:
             self.demands.setdefault(self.places.get(name, ""), "it is an output of the network")
         maps = tuple(replace(m, must_store=self.demands.get(m.tensor, m.must_store)) for m in self.maps)
-        return Steps(tuple(self.steps), maps, tuple(at), tuple(reads), tuple(self.inner))
+        return Steps(tuple(self.steps), maps, tuple(at), tuple(reads), tuple(self.inner), self.lowered.layers)
 
     def _host(self, layer: HostLayer) -> tuple[int, ...]:
         tensors = [self.places.get(value, "") for value in layer.inputs]
