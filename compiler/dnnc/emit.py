@@ -79,11 +79,11 @@ def _together(
 def _nested(plan: Realized, scene: Scene) -> tuple[Section, list[Tensor]]:
     """The section of a layer with operands on chip, and the tensors that it needs besides."""
     made, maps, machine = plan.lives.nests[scene.segment], plan.steps.maps, plan.chip.machine
-    named = {role: tuple((m, maps[m]) for m in of) for role, of in made.maps.items()}
-    rows = RowSide(made.layer, named, scene.rows)
-    emitter = Emitter(Nest(made.layer, made.schedule, machine), rows)
+    rows = RowSide(made.layer, {role: [(m, maps[m]) for m in of] for role, of in made.maps.items()}, scene.rows)
+    first = {plan.chip.memory: scene.own.chunks[0][2]} if scene.own else {}
+    emitter = Emitter(Nest(made.layer, made.schedule, machine, first), rows)
     section = emitter.section()
-    if "output" in named:
+    if "output" in made.maps:
         held = {id(plot) for plot in scene.held}
         end = tuple(rows.leave(plan.chip.memory, plan.stored[made.output], held))
         section = replace(section, instructions=section.instructions + end)

@@ -78,6 +78,7 @@ class Scene:
         rows: where everything lies that it reads or computes, by map and unit.
         stage, sums: for every unit its tile of rows that only pass through, and its accumulators.
         held: what is on chip when it ends.
+        own: what the loop nest of a layer that runs alone with operands on chip holds, on a machine of one unit.
     """
 
     segment: int
@@ -89,6 +90,7 @@ class Scene:
     stage: Mapping[int, Plot] = field(default_factory=dict[int, Plot])
     sums: Mapping[int, Plot] = field(default_factory=dict[int, Plot])
     held: tuple[Plot, ...] = ()
+    own: Plot | None = None
 
 
 @dataclass(frozen=True)
@@ -222,15 +224,18 @@ class _Gathering:
         if "output" in made.maps:
             lines, units = self.steps.maps[made.output].lines, self.chip.units
             for unit in range(units):
-                own = lines_of(home(lines, units, unit))
-                self.rows[made.output, unit] = {line: self._row(made.output, unit) for line in own}
+                block = lines_of(home(lines, units, unit))
+                self.rows[made.output, unit] = {line: self._row(made.output, unit) for line in block}
         where = {(m, unit): dict(rows) for (m, unit), rows in self.rows.items() if m in here}
+        words = -(-made.figures.memory[self.chip.memory] // self.chip.machine.word_bytes)
+        # Where several units share rows, the nest has the same addresses in all of them.
+        own = self._tile(0, words) if self.chip.units == 1 and words else None
         self._held()
         after = self._before[number + 1]
         self._drop({m: lines & self.steps.wanted(m, segment.position + 1) for m, lines in after.items()})
         held = tuple(plot for rows in self.rows.values() for plot in rows.values())
-        self.scenes.append(Scene(number, None, None, rows=where, held=held))
-        self.reserved.append(-(-made.figures.memory[self.chip.memory] // self.chip.machine.word_bytes))
+        self.scenes.append(Scene(number, None, None, rows=where, own=own, held=held))
+        self.reserved.append(words if own is None else 0)
 
     def _strips(self, number: int, segment: Strips) -> None:
         grouping = grouped(self.steps, self.chip, segment.first, segment.stop)

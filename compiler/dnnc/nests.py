@@ -49,7 +49,8 @@ def nested(steps: Steps, chip: Chip, segment: Alone) -> Nested:
     """What a segment with a schedule of its own runs."""
     assert segment.schedule is not None
     position = segment.position
-    maps = {role: of for role, of in operands(steps, chip, position).items() if _there(steps, chip, segment, role, of)}
+    may = operands(steps, chip, position).items()
+    maps: dict[Role, tuple[int, ...]] = {role: of for role, of in may if _there(steps, chip, segment, role, of)}
     layer = on_chip(layer_of(steps, chip, position), maps)
     made = figures(layer.shape, chip.machine, segment.schedule)
     return Nested(layer, segment.schedule, maps, output_of(steps, position), made)
@@ -73,8 +74,8 @@ def output_of(steps: Steps, position: int) -> int:
 
 def layer_of(steps: Steps, chip: Chip, position: int) -> Layer:
     """A layer as its nest runs it: where units share rows, with rows and columns apart, as the maps are shared."""
-    numbers = steps.at[position]
-    layer = steps.layers[position] if chip.units == 1 or len(numbers) > 1 else steps.steps[numbers[0]].layer
+    members = [steps.steps[number] for number in steps.at[position]]
+    layer = members[0].layer if chip.units > 1 and len(members) == 1 else steps.layers[position]
     assert not isinstance(layer, HostLayer)
     return layer
 
