@@ -21,10 +21,11 @@ from dnnc.emit import emit
 from dnnc.enumerate import best
 from dnnc.layer import Layer, Shape
 from dnnc.nests import Nests, fewest, nested, operands, output_of
+from dnnc.network_records import network_record, restore_network
 from dnnc.pipeline import Compilation, compile, verify
 from dnnc.realize import Realized, realize
 from dnnc.search import figures
-from dnnc.segments import Alone, Best, Network, Segment, Strips
+from dnnc.segments import Alone, Best, Network, Scope, Segment, Strips
 from dnnc.space import Space
 from dnnc.steps import Steps, steps_of
 from dnnc.together import alone_of, with_network
@@ -129,7 +130,7 @@ def segments(random: Random, of: Planned) -> Iterator[Segment]:
         may = operands(of.steps, of.chip, position)
         held = {m for m in held if of.steps.wanted(m, position) and random.randrange(8)}
         mine = {m for role, maps in may.items() if role != "output" for m in maps}
-        if not mine & held and not random.randrange(3):
+        if not may or (not mine & held and not random.randrange(3)):
             yield Alone(position)
             continue
         out = may.get("output", ())
@@ -158,6 +159,11 @@ def test_counted_bytes_and_numbers(model: onnx.ModelProto, target: Machine, rand
     inputs = feeds(model, 0)
     assert verify(made, inputs, "float32").agree
     assert verify(made, inputs, "fixed").agree
+    own, moved = (plan.totals.dram_bytes for plan in (of.made.plan, made.plan))
+    bound = min(own, moved)
+    best: dict[Scope, Best] = {"layerwise": Best(own, own), "resident": Best(own, bound), "fused": Best(moved, bound)}
+    network = Network("fused", found.segments, best)
+    assert restore_network(network_record(network), of.steps, of.chip, alone_of(of.made.plan)) == network
 
 
 # -- laws ------------------------------------------------------------------------------------------------------------
@@ -166,7 +172,7 @@ def test_counted_bytes_and_numbers(model: onnx.ModelProto, target: Machine, rand
 @st.composite
 def on_chip(draw: st.DrawFn, shape: Shape) -> Shape:
     """A shape with some of its operands on chip."""
-    roles: list[Role] = ["input", "output"]
+    roles = list[Role](["input", "output"])
     roles += ["residual"] if shape.residual else []
     roles += ["second"] if shape.second and all(shape.second) else []
     return replace(shape, on_chip=tuple(sorted(draw(st.sets(st.sampled_from(roles))))))
@@ -217,7 +223,7 @@ def test_more_room_never_costs_bytes_and_what_is_known_is_right(
             assert plain is not None
             assert plain.bytes == own.figures.dram_bytes
         may = operands(of.steps, of.chip, position)
-        roles = [role for role in may if data.draw(st.booleans())]
+        roles: list[Role] = [role for role in may if data.draw(st.booleans())]
         rooms = sorted(data.draw(st.lists(st.integers(0, of.chip.bytes), min_size=3, max_size=3)), reverse=True)
         before = 0
         for room in rooms:

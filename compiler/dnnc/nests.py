@@ -49,22 +49,23 @@ def nested(steps: Steps, chip: Chip, segment: Alone) -> Nested:
     """What a segment with a schedule of its own runs."""
     assert segment.schedule is not None
     position = segment.position
-    may = operands(steps, chip, position).items()
-    maps: dict[Role, tuple[int, ...]] = {role: of for role, of in may if _there(steps, chip, segment, role, of)}
+    maps = maps_on_chip(steps, chip, segment)
     layer = on_chip(layer_of(steps, chip, position), maps)
     made = figures(layer.shape, chip.machine, segment.schedule)
     return Nested(layer, segment.schedule, maps, output_of(steps, position), made)
 
 
-def _there(steps: Steps, chip: Chip, segment: Alone, role: Role, maps: tuple[int, ...]) -> bool:
-    """Whether all of an operand that the layer reads, or computes, is on chip."""
-    lines = dict(segment.leaving if role == "output" else segment.entering)
-    for m in maps:
-        made = steps.maps[m]
-        wanted = (1 << made.lines) - 1 if role == "output" else steps.touched(segment.position, m)
-        if wanted & ~kept(made.lines, chip.units, lines.get(m, 0)):
-            return False
-    return True
+def maps_on_chip(steps: Steps, chip: Chip, segment: Alone) -> dict[Role, tuple[int, ...]]:
+    """The maps of the operands that are on chip: of which all is there that the layer reads, or computes."""
+    before, after = dict(segment.entering), dict(segment.leaving)
+
+    def there(role: Role, m: int) -> bool:
+        lines, each = steps.maps[m].lines, (after if role == "output" else before).get(m, 0)
+        wanted = (1 << lines) - 1 if role == "output" else steps.touched(segment.position, m)
+        return not wanted & ~kept(lines, chip.units, each)
+
+    may = operands(steps, chip, segment.position).items()
+    return {role: maps for role, maps in may if all(there(role, m) for m in maps)}
 
 
 def output_of(steps: Steps, position: int) -> int:
