@@ -30,8 +30,9 @@ from dnnc.network_records import moved_bytes
 from dnnc.pipeline import Compilation
 from dnnc.plan import Plan
 from dnnc.realize import Misfit, realize
-from dnnc.records import Document, ScheduleRecord, record, restore
+from dnnc.records import Document
 from dnnc.schedule import DIMS, Dim
+from dnnc.schedule_records import ScheduleRecord, record, restore
 from dnnc.segments import SCOPES, Alone, Best, Network, Segment, Strips
 from dnnc.space import Space, active_sets, fits, grid, locate, schedule_of
 from dnnc.steps import Steps, steps_of
@@ -42,6 +43,9 @@ from dnnc_runtime.errors import ModelFault, UsageFault
 from dnnc_runtime.machine import Machine
 from lowering import Net
 from strategies import cases, layers, machines
+
+PLAIN: Mapping[str, object] = {"bounds": [], "entering": [], "leaving": [], "schedule": None}
+"""All of a segment of one layer by itself but its position."""
 
 SCHEMA = json.loads((Path(artifact.__file__).parent / "artifact.schema.json").read_text("utf-8"))
 CONSTRAINTS = '[[layer]]\nmatch = "conv0"\nmode = "cooperative"\ntiles = { y = 2 }\n'
@@ -437,7 +441,7 @@ def joined(content: dict[str, Any]) -> None:
     segments = content["network"]["segments"]
     rows = list(range(1, 17))
     positions = list(range(segments[-1]["positions"][-1] + 1))
-    segments[:] = [{"positions": positions, "bounds": rows, "entering": [], "leaving": []}]
+    segments[:] = [{"positions": positions, "bounds": rows, "entering": [], "leaving": [], "schedule": None}]
 
 
 def forgotten(content: dict[str, Any]) -> None:
@@ -451,7 +455,7 @@ def apart(content: dict[str, Any]) -> None:
     """Layer by layer, with the figures of layers that run together."""
     count = content["network"]["segments"][-1]["positions"][-1] + 1
     content["network"]["segments"] = [
-        {"positions": [at], "bounds": [], "entering": [], "leaving": []} for at in range(count)
+        {"positions": [at], "bounds": [], "entering": [], "leaving": [], "schedule": None} for at in range(count)
     ]
 
 

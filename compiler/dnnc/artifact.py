@@ -37,8 +37,8 @@ from dnnc.records import (
     ModelRecord,
     check_proof,
     layer_record,
-    restore,
 )
+from dnnc.schedule_records import restore
 from dnnc.search import COST_MODEL, Result
 from dnnc.space import Limits, Space
 from dnnc.steps import steps_of

@@ -27,14 +27,18 @@ class Bus:
     def bytes(self, t: Tiles) -> dict[str, tuple[Array, Array]]:
         """(read, write) bytes on the bus by role."""
         s = self.shape
-        out = {"input": (self._input(t), 0), "output": (0, self._stored(t, "output", "out_bursts"))}
+        out: dict[str, tuple[Array, Array]] = {}
+        if "input" not in s.on_chip:
+            out["input"] = (self._input(t), 0)
+        if "output" not in s.on_chip:
+            out["output"] = (0, self._stored(t, "output", "out_bursts"))
         if s.kind == "array":
             out["weights"] = (self._weights(t), 0)
         if s.parameters:
             out["bias"] = (self._parameters(t), 0)
-        if s.residual:
+        if s.residual and "residual" not in s.on_chip:
             out["residual"] = (self._stored(t, "residual", "tile_bursts"), 0)
-        if s.second is not None:
+        if s.second is not None and "second" not in s.on_chip:
             out["other"] = (self._second(t), 0)
         if self.model.spills:
             rest = (t.trips["c"] - 1) * self._stored(t, "partial_sums", "wide_bursts")
@@ -237,4 +241,5 @@ class Bus:
         weights = self._bursts(t.size("g") * t.size("k") * t.size("c") * taps) if s.kind == "array" else 0
         columns = s.out_columns if s.pool else t.at("x", "largest")
         last = self._bursts(t.at("y", "last_rows") * columns * t.last("g") * t.last("k"))
+        first, last = (0 if role in s.on_chip else tile for role, tile in (("input", first), ("output", last)))
         return first * burst, weights * burst, last * burst

@@ -19,7 +19,8 @@ from typing import Any
 from dnnc import documents
 from dnnc.documents import Damaged
 from dnnc.layer import Shape
-from dnnc.records import ScheduleRecord, check_proof, record, restore
+from dnnc.records import check_proof
+from dnnc.schedule_records import ScheduleRecord, record, restore
 from dnnc.search import COST_MODEL, Objective, Proof, Result, figures
 from dnnc.space import Limits, Space
 from dnnc_runtime.machine import Machine

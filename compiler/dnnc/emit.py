@@ -9,9 +9,11 @@ from math import prod
 from dnnc.emit_input import InputSide
 from dnnc.emit_output import OutputSide, Share
 from dnnc.emit_planes import ParameterSide, WeightSide
+from dnnc.emit_rows import RowSide
 from dnnc.emit_strips import StripEmitter
 from dnnc.layer import HostLayer, Layer, Lowered
-from dnnc.nest import Index, Nest
+from dnnc.lives import Scene
+from dnnc.nest import Index, Nest, listed
 from dnnc.places import Range, Unit, interval
 from dnnc.realize import Realized
 from dnnc.schedule import Schedule
@@ -64,11 +66,28 @@ def _together(
     strips = StripEmitter(plan)
     for number, scene in enumerate(plan.lives.scenes):
         segment = plan.segments[scene.segment]
-        if isinstance(segment, Alone):
+        if scene.segment in plan.lives.nests:
+            section, scratch = _nested(plan, scene)
+            yield replace(section, kept=strips.kept(number)), scratch
+        elif isinstance(segment, Alone):
             section, scratch = _alone(lowered.layers[segment.position], schedules, plan.chip.machine)
             yield replace(section, kept=strips.kept(number)), scratch
         else:
             yield strips.section(number), []
+
+
+def _nested(plan: Realized, scene: Scene) -> tuple[Section, list[Tensor]]:
+    """The section of a layer with operands on chip, and the tensors that it needs besides."""
+    made, maps, machine = plan.lives.nests[scene.segment], plan.steps.maps, plan.chip.machine
+    rows = RowSide(made.layer, {role: [(m, maps[m]) for m in of] for role, of in made.maps.items()}, scene.rows)
+    first = {plan.chip.memory: scene.own.chunks[0][2]} if scene.own else {}
+    emitter = Emitter(Nest(made.layer, made.schedule, machine, first), rows)
+    section = emitter.section()
+    if "output" in made.maps:
+        held = {id(plot) for plot in scene.held}
+        end = tuple(rows.leave(plan.chip.memory, plan.stored[made.output], held))
+        section = replace(section, instructions=section.instructions + end)
+    return section, emitter.scratch()
 
 
 def emit_layer(layer: Layer, schedule: Schedule, machine: Machine) -> Program:
@@ -83,13 +102,14 @@ def _host(layer: HostLayer) -> Host:
 class Emitter:
     """One layer's section."""
 
-    def __init__(self, nest: Nest) -> None:
-        self.nest, self.layer = nest, nest.layer
-        self.input = InputSide(nest)
+    def __init__(self, nest: Nest, rows: RowSide | None = None) -> None:
+        self.nest, self.layer, self.rows = nest, nest.layer, rows
+        self.on_chip = nest.layer.shape.on_chip
+        self.input = InputSide(nest) if "input" not in self.on_chip else None
         self.weights = WeightSide(nest) if self.layer.shape.kind == "array" else None
         roles: tuple[Role, ...] = tuple(role for role in PARAMETERS if self.layer.operand(role))
         self.parameters = ParameterSide(nest, roles)
-        self.output = OutputSide(nest)
+        self.output = OutputSide(nest, rows)
         self._second: tuple[int, ...] | None = None
         self._ones: dict[tuple[str, Unit], Unit] = {}
 
@@ -122,16 +142,17 @@ class Emitter:
         last_c = self.nest.trips["c"] - 1
         spills = self.nest.model.spills
         for index in self.nest.indices():
-            yield from self.input.visit(index)
+            if self.input:
+                yield from self.input.visit(index)
             if self.weights:
                 yield from self.weights.visit(index)
-            if self.layer.shape.second is not None:
+            if self.layer.shape.second is not None and "second" not in self.on_chip:
                 yield from self._visit_second(index)
             yield from self.parameters.visit(index)
             first, last = index["c"] == 0, index["c"] == last_c
             if spills and not first:
                 yield self.output.partial_sums(index, Load)
-            if last and self.layer.shape.residual:
+            if last and self.layer.shape.residual and "residual" not in self.on_chip:
                 yield self.output.load_residual(index)
             yield self._compute(index, first, last)
             if last:
@@ -151,23 +172,30 @@ class Emitter:
         if self.weights:
             operands.append(("weights", self.weights.pieces(index, share.unit, "output", share.box)))
         if shape.second is not None:
-            operands.append(("second", (self._second_piece(index, share),)))
+            operands.append(("second", self._second_pieces(index, share)))
         if not (first and last):
-            operands.append(("accumulator", (self.output.tile(share, region, "accumulator"),)))
+            operands.append(("accumulator", self.output.sums(index, share)))
         if last:
             for role in self.parameters.roles:
                 pieces = self.parameters.pieces(role, index, share.unit, "output", share.box)
                 operands.append((role, pieces))
             if shape.residual:
-                operands.append(("residual", (self.output.residual(share, region),)))
+                operands.append(("residual", self.output.residual(index, share)))
             target: Role = "tile" if nest.pool else "output"
-            operands.append((target, (self.output.tile(share, region),)))
+            operands.append((target, self.output.finished(index, share)))
         return Part(region, tuple(operands))
 
     def _input(self, index: Index, share: Share) -> tuple[Piece, ...]:
         vector = self.layer.shape.kind == "vector"
         channels = share.box[1] if vector else self.nest.plane("c", index["c"])
-        return self.input.pieces(index, self._one("input", share.unit), share.box[0], channels)
+        unit = self._one("input", share.unit)
+        if self.input:
+            return self.input.pieces(index, unit, share.box[0], channels)
+        assert self.rows
+        image, step = self.nest.image(index)
+        rows, columns = listed(self.nest.in_rows(unit.row, step)), listed(self.nest.in_columns(index["x"]))
+        instance = self.nest.homes["input"][unit]
+        return self.rows.pieces("input", instance, image, rows, columns, (share.box[0], channels))
 
     def _one(self, role: str, unit: Unit) -> Unit:
         """The unit of a role's memories that a unit of the output's reads."""
@@ -204,6 +232,11 @@ class Emitter:
         axes = (n, rows, columns, interval(planes))
         n, rows, columns, k = (a if mine else one for a, mine in zip(axes, has, strict=True))
         return n, rows, columns, one, k
+
+    def _second_pieces(self, index: Index, share: Share) -> tuple[Piece, ...]:
+        if "second" not in self.on_chip:
+            return (self._second_piece(index, share),)
+        return self.output.in_rows("second", index, share, share.box)
 
     def _second_piece(self, index: Index, share: Share) -> Piece:
         region = self._second_region(index, share, share.box[1])

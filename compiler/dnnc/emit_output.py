@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dnnc.emit_planes import Box
+from dnnc.emit_rows import RowSide
 from dnnc.nest import Index, Nest
 from dnnc.places import Range, Unit, axis, interval
+from dnnc.traffic import beside
 from dnnc_runtime.program import Instruction, Load, Move, Part, PoolTile, Role, Store, Width
 from dnnc_runtime.tensor import Axis, Piece, Region, extent
 
@@ -26,8 +28,9 @@ class Share:
 class OutputSide:
     """The output tiles of one layer."""
 
-    def __init__(self, nest: Nest) -> None:
-        self.nest = nest
+    def __init__(self, nest: Nest, rows: RowSide | None = None) -> None:
+        self.nest, self.rows = nest, rows
+        self.on_chip = nest.layer.shape.on_chip
         self.memory = nest.machine.memory_of("output").name
         self.level = nest.model.level("output")
         self.wide = nest.machine.accumulator_bytes // nest.machine.word_bytes
@@ -83,19 +86,56 @@ class OutputSide:
         """The piece of a share's region in the current tile."""
         return self.piece(share, region, self.base, extent(region[2]), width)
 
-    def residual(self, share: Share, region: Region) -> Piece:
-        """The piece of the residual for a share's region."""
-        return self.piece(share, region, self.nest.places.base["residual"], extent(region[2]))
+    def in_rows(self, role: Role, index: Index, share: Share, box: Box, words: int = 1) -> tuple[Piece, ...]:
+        """The pieces, in rows on chip, of a box of a share's planes, some words from one to the next."""
+        assert self.rows
+        image, step = self.nest.image(index)
+        rows, columns = tuple(self.nest.out_rows(share.unit.row, step)), tuple(self.nest.out_columns(index["x"]))
+        return self.rows.pieces(role, share.instance, image, rows, columns, box, words)
+
+    @property
+    def _into_rows(self) -> bool:
+        """Whether what is computed goes into rows on chip, with no pool before."""
+        return "output" in self.on_chip and not self.pool
+
+    def finished(self, index: Index, share: Share) -> tuple[Piece, ...]:
+        """Where the finished words of a share go: into rows on chip, or the current tile."""
+        if self._into_rows:
+            return self.in_rows("output", index, share, share.box)
+        return (self.tile(share, self.region(index, share)),)
+
+    def sums(self, index: Index, share: Share) -> tuple[Piece, ...]:
+        """Where the accumulators of a share lie: in the current tile, or where it goes into rows on chip in these.
+
+        There, as many planes have room as the finished words will take; the others lie beside them.
+        """
+        if not self._into_rows:
+            return (self.tile(share, self.region(index, share), "accumulator"),)
+        groups, (first, count) = share.box
+        there = count - beside(count, self.wide)
+        box, rest = (groups, (first, there)), (groups, (first + there, count - there))
+        pieces = self.in_rows("output", index, share, box, self.wide) if there else ()
+        if there == count:
+            return pieces
+        other = replace(share, box=rest, planes=groups[1] * rest[1][1])
+        return (*pieces, self.tile(other, self.region(index, other), "accumulator"))
+
+    def residual(self, index: Index, share: Share) -> tuple[Piece, ...]:
+        """The residual for a share."""
+        if "residual" in self.on_chip:
+            return self.in_rows("residual", index, share, share.box)
+        region = self.region(index, share)
+        return (self.piece(share, region, self.nest.places.base["residual"], extent(region[2])),)
 
     def load_residual(self, index: Index) -> Load:
         """The residual tile, read at the visit that finishes its output."""
-        pieces = tuple(self.residual(share, self.region(index, share)) for share in self.shares(index))
+        pieces = tuple(piece for share in self.shares(index) for piece in self.residual(index, share))
         memory = self.nest.machine.memory_of("residual").name
         return Load("residual", memory, "word", tuple(self._transfers(index)), pieces)
 
     def partial_sums(self, index: Index, kind: type[Load] | type[Store]) -> Load | Store:
         """The accumulators of the current tile leave, or return."""
-        pieces = tuple(self.tile(share, self.region(index, share), "accumulator") for share in self.shares(index))
+        pieces = tuple(piece for share in self.shares(index) for piece in self.sums(index, share))
         transfers = tuple(self._transfers(index))
         return kind("partial_sums", self.memory, "accumulator", transfers, pieces)
 
@@ -112,7 +152,7 @@ class OutputSide:
         """Pools and stores the finished tile."""
         if self.pool:
             yield from self.pool.visit(index)
-        else:
+        elif not self._into_rows:
             pieces = tuple(self.tile(share, self.region(index, share)) for share in self.shares(index))
             yield Store("output", self.memory, "word", tuple(self._transfers(index)), pieces)
         self._stores += 1
@@ -147,7 +187,7 @@ class PoolSide:
             mine = [share for share in shares if share.unit.row in units]
             yield self._tile(index, mine, stored)
             yield from self._send(index, n, step, units)
-        if stored:
+        if stored and "output" not in self.output.on_chip:
             complete = (steps.complete[u][step] for u in sorted(rows))
             transfers = tuple(self._region(n, windows, *self._planes(index)) for windows in complete if windows)
             yield Store("output", self.output.memory, "word", transfers, tuple(stored))
@@ -185,13 +225,21 @@ class PoolSide:
             operands: list[tuple[Role, tuple[Piece, ...]]] = [("tile", (self.output.tile(share, region),))]
             if complete := steps.complete[u][step]:
                 done = self._region(n, complete, *share.box)
-                piece = self.output.piece(share, done, self.output.base, self.window.x.out)
-                operands.append(("output", (piece,)))
-                stored.append(piece)
+                pieces = self._finished(share, n, complete, done)
+                operands.append(("output", pieces))
+                stored += pieces
             parts.append(Part(region, tuple(operands)))
             kept = self._slots_of(index, u)
             after.append(tuple(self._pending(index, share, w, ss[0]) for w, ss in kept.items()))
         return PoolTile(tuple(parts), tuple(before), tuple(after))
+
+    def _finished(self, share: Share, n: int, rows: tuple[int, ...], done: Region) -> tuple[Piece, ...]:
+        """Where complete windows go: into rows on chip, or over the tile."""
+        if "output" not in self.output.on_chip:
+            return (self.output.piece(share, done, self.output.base, self.window.x.out),)
+        assert self.output.rows
+        columns = tuple(range(self.window.x.out))
+        return self.output.rows.pieces("output", share.instance, n, rows, columns, share.box)
 
     def _slots_of(self, index: Index, u: int) -> dict[int, list[int]]:
         """Window -> slots of its partial results, for one unit and plane tile."""

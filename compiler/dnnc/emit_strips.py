@@ -275,7 +275,7 @@ class StripEmitter:
             some = columns[before : before + count]
             if not some:
                 continue
-            for word, groups, channels in channels_of(made, operand.view, tile):
+            for word, groups, channels in channels_of(made, operand.view, tile and (tile.groups, tile.planes)):
                 region: Region = (
                     interval((image, 1)), axis(rows), axis(some), interval(groups), interval(channels)
                 )  # fmt: skip

@@ -33,6 +33,7 @@ class Shape:
         dense: for each DRAM feature map (input, second, residual, output) how many of the view's axes merge into one
             contiguous run when taken whole, counted from the last of (n, y, x, g, channel).
         packed: weights are constants, stored in the order they are loaded.
+        on_chip: operands that are rows of feature maps on chip, sorted: no schedule moves them or has to hold them.
     """
 
     kind: Literal["array", "vector"]
@@ -48,6 +49,7 @@ class Shape:
     pool: Pool | None = None
     dense: tuple[tuple[str, int], ...] = ()
     packed: bool = True
+    on_chip: tuple[Role, ...] = ()
 
     @property
     def out_rows(self) -> int:

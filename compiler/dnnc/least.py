@@ -40,12 +40,15 @@ class Least:
         s, pin = model.shape, model.structure.pin
         planes, channels = s.g * s.k, s.c * s.g if s.kind == "array" else s.k
         area = self.rows["y", model.kept("y")] * self.rows["x", model.kept("x")]
-        words = area * channels * (1 if pin and pin[0] == "input" else self._passes(model, "input"))
+        words = 0
+        if "input" not in s.on_chip:
+            words += area * channels * (1 if pin and pin[0] == "input" else self._passes(model, "input"))
         weights = planes * s.c * s.y.kernel * s.x.kernel if s.kind == "array" else 0
         words += weights * (1 if pin and pin[0] == "weights" else self._passes(model, "weights") if weights else 1)
         words += s.parameters * planes * (self._passes(model, "parameters") if model.structure.follow else 1)
-        words += s.n * s.out_rows * s.out_columns * planes
-        if s.residual:
+        if "output" not in s.on_chip:
+            words += s.n * s.out_rows * s.out_columns * planes
+        if s.residual and "residual" not in s.on_chip:
             words += s.n * s.y.out * s.x.out * planes
         moved = words * model.word
         if model.spills:

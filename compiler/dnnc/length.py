@@ -21,11 +21,17 @@ def tiles(plan: Plan, made: Realized | None = None) -> dict[str, int]:
         made: the plan made concrete; without it, a layer that runs by strips counts one tile for each.
     """
     counts = {layer.name: layer.strips or _by_itself(layer) for layer in plan.on_array}
-    return {**counts, **_by_strips(made)} if made else counts
+    return {**counts, **_by_nests(made), **_by_strips(made)} if made else counts
 
 
 def _by_itself(layer: LayerPlan) -> int:
     return prod(layer.schedule.trips(layer.layer.shape).values())
+
+
+def _by_nests(made: Realized) -> dict[str, int]:
+    """Tiles of the layers that run with operands on chip."""
+    nests = made.lives.nests.values()
+    return {nest.layer.name: prod(nest.schedule.trips(nest.layer.shape).values()) for nest in nests}
 
 
 def _by_strips(made: Realized) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from dnnc.axis import rows as lines_of
 from dnnc.chip import Chip
 from dnnc.grouping import Grouping, grouped
+from dnnc.nests import Nested, nested
 from dnnc.orders import mask_of
 from dnnc.segments import Alone, Segment, Strips
 from dnnc.steps import Steps
@@ -78,6 +79,7 @@ class Scene:
         rows: where everything lies that it reads or computes, by map and unit.
         stage, sums: for every unit its tile of rows that only pass through, and its accumulators.
         held: what is on chip when it ends.
+        own: what the loop nest of a layer that runs alone with operands on chip holds, on a machine of one unit.
     """
 
     segment: int
@@ -89,6 +91,7 @@ class Scene:
     stage: Mapping[int, Plot] = field(default_factory=dict[int, Plot])
     sums: Mapping[int, Plot] = field(default_factory=dict[int, Plot])
     held: tuple[Plot, ...] = ()
+    own: Plot | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Lives:
     Attributes:
         reserved: for every section the words at the start of every unit's memory that something else takes.
         loaded: for every map the lines that are read from DRAM.
+        nests: by segment the layers that run by themselves with operands on chip.
     """
 
     scenes: tuple[Scene, ...]
@@ -105,6 +109,7 @@ class Lives:
     reserved: tuple[int, ...]
     groups: tuple[Grouping | None, ...]
     loaded: Mapping[int, int]
+    nests: Mapping[int, Nested]
 
     def of_segment(self, segment: int) -> tuple[Scene, ...]:
         """The sections of a segment."""
@@ -147,26 +152,31 @@ class _Gathering:
     groups: list[Grouping | None] = field(default_factory=list["Grouping | None"])
     rows: dict[tuple[int, int], Rows] = field(default_factory=dict[tuple[int, int], Rows])
     loaded: dict[int, int] = field(default_factory=dict[int, int])
+    nests: dict[int, Nested] = field(default_factory=dict[int, Nested])
     done: int = 0
 
     def all(self) -> Lives:
-        before = self._before()
         for number, segment in enumerate(self.segments):
             self.done |= mask_of(segment.positions)
-            self._drop(before[number])
-            if isinstance(segment, Alone):
+            self._drop(self._before[number])
+            if isinstance(segment, Strips):
+                self._strips(number, segment)
+            elif segment.schedule is None:
                 self._alone(number, segment)
             else:
-                self._strips(number, segment)
-        return Lives(tuple(self.scenes), tuple(self.plots), tuple(self.reserved), tuple(self.groups), dict(self.loaded))
+                self._nest(number, segment)
+        return Lives(
+            tuple(self.scenes), tuple(self.plots), tuple(self.reserved), tuple(self.groups), self.loaded, self.nests
+        )  # fmt: skip
 
+    @cached_property
     def _before(self) -> list[dict[int, int]]:
-        """For every segment the lines of every map that are on chip when it starts."""
-        out: list[dict[int, int]] = [{} for _ in self.segments]
+        """For every segment the lines of every map that are on chip when it starts; and for the end none."""
+        out: list[dict[int, int]] = [{} for _ in range(len(self.segments) + 1)]
         wanted: dict[int, int] = {}
         for number in reversed(range(len(self.segments))):
             segment = self.segments[number]
-            if isinstance(segment, Strips):
+            if isinstance(segment, Strips) or segment.schedule is not None:
                 wanted = {m: kept(self.steps.maps[m].lines, self.chip.units, each) for m, each in segment.entering}
             out[number] = wanted
         return out
@@ -205,6 +215,30 @@ class _Gathering:
         held = self._held()
         self.scenes.append(Scene(number, None, None, held=held))
         self.reserved.append(-(-self.alone[position][1] // word))
+
+    def _nest(self, number: int, segment: Alone) -> None:
+        """All rows of an output on chip have room while the layer runs; then those that stay."""
+        self.groups.append(None)
+        made = self.nests[number] = nested(self.steps, self.chip, segment)
+        here = {m for maps in made.maps.values() for m in maps}
+        for m in dict.fromkeys(self.steps.reads[segment.position]):
+            if m not in here:
+                self.loaded[m] = self.loaded.get(m, 0) | self.steps.touched(segment.position, m)
+        if "output" in made.maps:
+            lines, units = self.steps.maps[made.output].lines, self.chip.units
+            for unit in range(units):
+                block = lines_of(home(lines, units, unit))
+                self.rows[made.output, unit] = {line: self._row(made.output, unit) for line in block}
+        where = {(m, unit): dict(rows) for (m, unit), rows in self.rows.items() if m in here}
+        words = -(-made.figures.memory[self.chip.memory] // self.chip.machine.word_bytes)
+        # Where several units share rows, the nest has the same addresses in all of them.
+        own = self._tile(0, words) if self.chip.units == 1 and words else None
+        self._held()
+        after = self._before[number + 1]
+        self._drop({m: lines & self.steps.wanted(m, self.done) for m, lines in after.items()})
+        held = tuple(plot for rows in self.rows.values() for plot in rows.values())
+        self.scenes.append(Scene(number, None, None, rows=where, own=own, held=held))
+        self.reserved.append(words if own is None else 0)
 
     def _strips(self, number: int, segment: Strips) -> None:
         grouping = grouped(self.steps, self.chip, segment.positions)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import product
 
@@ -21,11 +21,16 @@ Index = dict[Dim, int]
 
 @dataclass(frozen=True)
 class Nest:
-    """One layer under one schedule on one machine."""
+    """One layer under one schedule on one machine.
+
+    Attributes:
+        first: by memory the word at which its tiles start; at 0, if not given.
+    """
 
     layer: Layer
     schedule: Schedule
     machine: Machine
+    first: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @cached_property
     def located(self) -> tuple[Model, Tiles]:
@@ -45,7 +50,7 @@ class Nest:
     @cached_property
     def places(self) -> Places:
         """Where every resident lies."""
-        return Places(*self.located)
+        return Places(*self.located, self.first)
 
     @cached_property
     def dealt(self) -> Dealt:

@@ -12,9 +12,11 @@ from itertools import pairwise
 from dnnc.chip import Chip
 from dnnc.documents import Damaged
 from dnnc.grouping import Grouping, grouped
+from dnnc.nests import layer_of, maps_on_chip, nested, on_chip, operands, space
 from dnnc.network import LONGEST
 from dnnc.orders import mask_of, prefix
 from dnnc.plan import Plan
+from dnnc.schedule_records import ScheduleRecord, record, restore
 from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Run, Walk, home, kept, run, walk
@@ -23,12 +25,14 @@ from dnnc.weights import weights_bytes
 
 @dataclass(frozen=True, slots=True)
 class SegmentRecord:
-    """Layers that run together, as :class:`dnnc.segments.Strips`; one that runs by itself has no bounds."""
+    """Layers that run together, as :class:`dnnc.segments.Strips`; one that runs by itself, as
+    :class:`dnnc.segments.Alone`, has no bounds."""
 
     positions: tuple[int, ...]
     bounds: tuple[int, ...]
     entering: tuple[tuple[int, int], ...]
     leaving: tuple[tuple[int, int], ...]
+    schedule: ScheduleRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ def network_record(network: Network) -> NetworkRecord:
 
 def _segment_record(segment: Segment) -> SegmentRecord:
     if isinstance(segment, Alone):
-        return SegmentRecord(segment.positions, (), (), ())
+        schedule = record(segment.schedule) if segment.schedule else None
+        return SegmentRecord(segment.positions, (), segment.entering, segment.leaving, schedule)
     return SegmentRecord(*segment)
 
 
@@ -137,6 +142,8 @@ def _executed(positions: tuple[int, ...], steps: Steps, done: int) -> int:
 
 
 def _segment(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> Segment:
+    if stored.schedule is not None:
+        return _nest(stored, stored.schedule, steps, chip)
     if not stored.bounds:
         if len(stored.positions) > 1 or stored.entering or stored.leaving:
             raise Damaged("several layers, or rows on chip, but no strips")
@@ -158,6 +165,23 @@ def _segment(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> S
     return Strips(stored.positions, stored.bounds, stored.entering, stored.leaving)
 
 
+def _nest(stored: SegmentRecord, schedule: ScheduleRecord, steps: Steps, chip: Chip) -> Alone:
+    """A layer with operands on chip."""
+    if stored.bounds or len(stored.positions) > 1:
+        raise Damaged("several layers, or strips, under one schedule")
+    (position,) = stored.positions
+    if not operands(steps, chip, position):
+        raise Damaged("its layer cannot run with operands on chip")
+    for lines in (stored.entering, stored.leaving):
+        _check_lines(lines, steps, chip)
+    segment = Alone(position, None, stored.entering, stored.leaving)
+    maps, before = maps_on_chip(steps, chip, segment), dict(stored.entering)
+    if any(before.get(m, 0) < each for m, each in stored.leaving if m not in maps.get("output", ())):
+        raise Damaged("maps stay on chip that were not there")
+    shape = on_chip(layer_of(steps, chip, position), maps).shape
+    return segment._replace(schedule=restore(schedule, space(shape, chip, chip.bytes)))
+
+
 def _check_lines(lines: Sequence[tuple[int, int]], steps: Steps, chip: Chip) -> None:
     """(map, lines of every unit's block) are of maps that can stay, each once."""
     if any(one >= two for (one, _), (two, _) in pairwise(lines)):
@@ -177,6 +201,7 @@ class _Replay:
     Attributes:
         present: by map and unit the lines on chip.
         loaded: by map the lines that are read from DRAM; ``moved``: bytes, without those that are written by strips.
+        left: maps that layers under their own schedules have left on chip.
         done: mask of the layers that have been gone through.
     """
 
@@ -187,6 +212,7 @@ class _Replay:
     present: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     loaded: dict[int, int] = field(default_factory=dict[int, int])
     moved: int = 0
+    left: list[int] = field(default_factory=list[int])
     done: int = 0
 
     def bytes(self) -> int:
@@ -195,21 +221,25 @@ class _Replay:
             left = {key: lines & self._block(*key, stay.get(key[0], 0)) for key, lines in self.present.items()}
             self.present = {key: lines for key, lines in left.items() if lines}
             try:
-                if isinstance(segment, Alone):
+                if isinstance(segment, Strips):
+                    self._strips(segment)
+                elif segment.schedule is None:
                     self._alone(segment)
                 else:
-                    self._strips(segment)
+                    self._nest(segment)
             except Damaged as wrong:
                 raise Damaged(f"segment {number}: {wrong}") from None
         by_strips = (s.positions for s in self.segments if isinstance(s, Strips))
         numbers = (number for positions in by_strips for position in positions for number in self.steps.at[position])
-        return self.moved + sum(self._stored(self.steps.steps[number].map) for number in numbers)
+        written = [*(self.steps.steps[number].map for number in numbers), *self.left]
+        return self.moved + sum(self._stored(m) for m in written)
 
     def _staying(self) -> list[Mapping[int, int]]:
-        """For every segment the lines by map that stay when it starts: those that the next strips begin with."""
+        """For every segment the lines by map that stay when it starts: as the next one says that has rows on chip."""
         out: list[Mapping[int, int]] = []
         for segment in reversed(self.segments):
-            out.append(dict(segment.entering) if isinstance(segment, Strips) else out[-1] if out else {})
+            plain = isinstance(segment, Alone) and segment.schedule is None
+            out.append(dict(segment.entering) if not plain else out[-1] if out else {})
         return out[::-1]
 
     def _stored(self, m: int) -> int:
@@ -241,14 +271,34 @@ class _Replay:
             self.loaded[m] = self.loaded.get(m, 0) | self.steps.touched(segment.position, m)
         self.moved += moved
 
+    def _begin(self, entering: Sequence[tuple[int, int]]) -> None:
+        """What a segment starts with is there."""
+        for m, each in entering:
+            wanted = self.steps.wanted(m, self.done)
+            if any(self._block(m, u, each) & wanted & ~self.present.get((m, u), 0) for u in range(self.chip.units)):
+                raise Damaged(f"{each} lines of map {m} are not on chip when it starts")
+
+    def _nest(self, segment: Alone) -> None:
+        self._begin(segment.entering)
+        self.done |= mask_of(segment.positions)
+        made = nested(self.steps, self.chip, segment)
+        if "output" in made.maps:
+            lines, units = self.steps.maps[made.output].lines, self.chip.units
+            self.present.update({(made.output, unit): home(lines, units, unit) for unit in range(units)})
+            self.left.append(made.output)
+        if made.figures.memory[self.chip.memory] + self._held() > self.chip.bytes:
+            raise Damaged("there is no room for the rows that stay on chip")
+        here = {m for maps in made.maps.values() for m in maps}
+        for m in self.steps.reads[segment.position]:
+            if m not in here:
+                self.loaded[m] = self.loaded.get(m, 0) | self.steps.touched(segment.position, m)
+        self.moved += made.figures.dram_bytes
+
     def _strips(self, segment: Strips) -> None:
         grouping = grouped(self.steps, self.chip, segment.positions)
         assert grouping is not None
         maps = self.steps.maps
-        for m, each in segment.entering:
-            wanted = self.steps.wanted(m, self.done)
-            if any(self._block(m, u, each) & wanted & ~self.present.get((m, u), 0) for u in range(self.chip.units)):
-                raise Damaged(f"{each} lines of map {m} are not on chip when it starts")
+        self._begin(segment.entering)
         self.done |= mask_of(segment.positions)
         entering = dict.fromkeys(range(len(grouping.maps)), 0)
         for (m, _), lines in self.present.items():

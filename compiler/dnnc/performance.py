@@ -118,7 +118,7 @@ def sum_of(times: Sequence[Time]) -> Time:
 def layer_performance(plan: LayerPlan, machine: Machine, times: Sequence[Time]) -> Performance:
     """The time of one layer of the array, given those of its sections."""
     time, figures = sum_of(times), plan.figures
-    floor = floor_cycles(plan.layer.shape, machine, moving=not plan.strips)
+    floor = floor_cycles(plan.layer.shape, machine, moving=plan.alone is None)
     return Performance(machine, time.cycles, time.shares, figures.cycles, floor, plan.valid_ops, figures.dram_bytes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import prod
@@ -174,10 +174,15 @@ class Ring:
 
 @dataclass(frozen=True)
 class Places:
-    """Base addresses of a layer's residents in their memories, in words, one after the other."""
+    """Base addresses of a layer's residents in their memories, in words, one after the other.
+
+    Attributes:
+        first: by memory where the first of them starts; at 0, if not given.
+    """
 
     model: Model
     tiles: Tiles
+    first: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @cached_property
     def words(self) -> dict[str, int]:
@@ -191,6 +196,6 @@ class Places:
         out: dict[str, int] = {}
         for role, words in self.words.items():
             name = self.model.machine.memory_of(MEMORY_ROLE[role]).name
-            out[role] = top.get(name, 0)
+            out[role] = top.get(name, self.first.get(name, 0))
             top[name] = out[role] + words
         return out

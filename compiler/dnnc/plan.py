@@ -21,11 +21,12 @@ class LayerPlan:
     """A layer of the array with its schedule, figures and proof.
 
     Attributes:
-        schedule: of the layer by itself, with its proof; where it runs by strips with others, this is not used.
+        schedule: of the layer by itself, with its proof; where it runs by strips with others, or with operands on chip,
+            this is not used.
         figures: what it moves, holds and takes in the plan.
         compulsory_bytes, lower_bound_bytes: of the layer by itself.
         strips: in how many strips it runs with others; 0 where it runs by itself.
-        alone: its figures by itself, where it does not.
+        alone: its figures by itself, from DRAM to DRAM, where it does not run so.
     """
 
     layer: Layer

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from dnnc.chip import Chip
 from dnnc.grouping import Grouping
 from dnnc.kernels import PARAMETERS, Kernels, lay_out
 from dnnc.lives import Lives, Scene, lives
+from dnnc.nests import Nested
 from dnnc.placement import Unplaced, grow, place
 from dnnc.search import Figures
-from dnnc.segments import Segment
+from dnnc.segments import Alone, Segment
 from dnnc.steps import Step, Steps
-from dnnc.strip_regions import loaded_regions, loads, output_of, stored_regions
+from dnnc.strip_regions import loaded_regions, loads, output_of, stored_regions, whole_regions
 from dnnc.weights import Grain, cycles
 from dnnc_runtime.tensor import bursts, elements
 
@@ -76,8 +77,12 @@ class Realized:
         return tuple(words * word for words in most)
 
     def figures(self) -> dict[int, Figures]:
-        """By position what every layer that runs by strips moves, holds and takes."""
+        """By position what every layer moves, holds and takes that runs by strips, or with operands on chip."""
         out: dict[int, Figures] = {}
+        for number, nest in self.lives.nests.items():
+            segment = self.segments[number]
+            assert isinstance(segment, Alone)
+            out[segment.position] = _nest_figures(self, number, nest)
         for number, grouping in enumerate(self.lives.groups):
             if grouping is not None:
                 for position, made in _shares(self, number, grouping):
@@ -118,6 +123,26 @@ def _tightest(made: Lives, failure: Unplaced) -> int:
             for at in range(max(first, plot.start), min(last, plot.end) + 1):
                 held[at - first] += plot.words
     return made.scenes[first + max(range(len(held)), key=held.__getitem__)].segment
+
+
+def _nest_figures(plan: Realized, segment: int, nest: Nested) -> Figures:
+    """Those of a layer that runs with operands on chip: of its nest, and of the rows that it stores when it ends."""
+    machine, at = plan.chip.machine, plan.lives.begins(segment)
+    payload, bus = dict(nest.figures.traffic), dict(nest.figures.bus)
+    output = nest.layer.operand("output")
+    assert output is not None
+    written = 0
+    for unit in range(plan.chip.units) if "output" in nest.maps else ():
+        made = plan.steps.maps[nest.output]
+        going = sum(1 << line for line in plan.lives.scenes[at].rows[nest.output, unit]) & plan.stored[nest.output]
+        for region in whole_regions(made, output.view, going):
+            moved = bursts(output.view, region, machine.word_bytes, machine.dram.burst_bytes) * machine.dram.burst_bytes
+            written += moved
+            _add(payload, "output", 0, elements(region) * machine.word_bytes)
+            _add(bus, "output", 0, moved)
+    took = round(written * machine.clock_hz / machine.dram.bytes_per_second)
+    memory = {**nest.figures.memory, plan.chip.memory: plan.used[at]}
+    return replace(nest.figures, traffic=payload, bus=bus, memory=memory, cycles=nest.figures.cycles + took)
 
 
 def _shares(plan: Realized, segment: int, grouping: Grouping) -> Iterator[tuple[int, Figures]]:

@@ -14,6 +14,7 @@ from dnnc.layer import HostLayer, Layer, Shape
 from dnnc.performance import CLOSE, Performance, frames_per_second, performances, total
 from dnnc.plan import TRAFFIC_ROLES, LayerPlan, Plan
 from dnnc.realize import Realized
+from dnnc.schedule import Schedule
 from dnnc.search import Proof
 from dnnc.segments import SCOPES, Best, Scope
 from dnnc.summary import groups, layerwise_cycles, tile_sizes
@@ -86,7 +87,9 @@ def layers_grid(plan: Plan, timing: Timing | None = None, made: Realized | None 
 
 def runs(plan: Plan, made: Realized | None = None) -> Mapping[str, tuple[str, str]]:
     """By name the mode and the loops, or the strips, of every layer; a dash for a mode that is not known."""
-    how = {layer.name: (layer.schedule.mode, loops(layer)) for layer in plan.on_array}
+    how = {layer.name: (layer.schedule.mode, loops(layer.schedule, layer.layer.shape)) for layer in plan.on_array}
+    for nest in made.lives.nests.values() if made else ():
+        how[nest.layer.name] = nest.schedule.mode, loops(nest.schedule, nest.layer.shape)
     known: Mapping[str, str] = modes(made) if made else {}
     for group in groups(plan):
         strips = f"strips {len(group.rows)} of group {group.number}"
@@ -148,15 +151,15 @@ def _pair(sign: str, y: int, x: int) -> str:
     return f"{sign}{y}" if y == x else f"{sign}{y}x{x}"
 
 
-def loops(plan: LayerPlan) -> str:
+def loops(schedule: Schedule, shape: Shape) -> str:
     """The tile loops, outermost first, each with its trips and its largest tile."""
-    trips, sizes = plan.schedule.trips(plan.layer.shape), tile_sizes(plan.schedule)
-    return " ".join(f"{d}:{trips[d]}x{sizes[d]}" for d in plan.schedule.order) or "one tile"
+    trips, sizes = schedule.trips(shape), tile_sizes(schedule)
+    return " ".join(f"{d}:{trips[d]}x{sizes[d]}" for d in schedule.order) or "one tile"
 
 
 def layer_proof(plan: LayerPlan) -> str:
     """The proof of a layer's schedule; a dash where it runs by strips, which are the plan's."""
-    return "-" if plan.strips else proof_word(plan.proof)
+    return "-" if plan.alone else proof_word(plan.proof)
 
 
 def proof_word(proof: Proof) -> str:

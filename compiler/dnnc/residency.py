@@ -20,13 +20,14 @@ from dnnc_runtime.machine import Memory
 
 
 class Tenant(NamedTuple):
-    """What has a plot, from one section to another: a row of a map, or a tile of its rows that are on their way."""
+    """What has a plot, from one section to another: a row of a map, a tile of its rows on their way, or what the loop
+    nest holds that computes it."""
 
     plot: Plot
     start: int
     end: int
     map: int
-    kind: Literal["row", "tile", "sums"]
+    kind: Literal["row", "tile", "sums", "nest"]
 
 
 class Holder(NamedTuple):
@@ -156,8 +157,15 @@ class Residency:
         return out
 
     def alone(self, position: int) -> bool:
-        """Whether a layer runs by itself."""
-        return isinstance(self.made.segments[self._segment_at[position]], Alone)
+        """Whether a layer runs by itself, from DRAM to DRAM."""
+        number = self._segment_at[position]
+        return isinstance(self.made.segments[number], Alone) and number not in self.made.lives.nests
+
+    def stores_all(self, position: int) -> bool:
+        """Whether a layer runs under its own loop nest, and all that it computes goes to DRAM."""
+        number = self._segment_at[position]
+        nest = self.made.lives.nests.get(number)
+        return isinstance(self.made.segments[number], Alone) and (nest is None or "output" not in nest.maps)
 
     def position(self, m: int) -> int | None:
         """The layer that computes a map."""
@@ -180,6 +188,9 @@ class Residency:
                 m = self.made.steps.steps[scene.step].map
                 passing += [Tenant(plot, plot.start, plot.end, m, "tile") for plot in scene.stage.values()]
                 passing += [Tenant(plot, plot.start, plot.end, m, "sums") for plot in scene.sums.values()]
+            if scene.own:
+                m = self.made.lives.nests[scene.segment].output
+                passing.append(Tenant(scene.own, at, at, m, "nest"))
         return (*(tenant for plot, owners in seen.values() for tenant in _turns(plot, owners)), *passing)
 
     @property
@@ -217,7 +228,7 @@ class Residency:
         steps, count = self.made.steps, len(self.made.lives.scenes)
         for m, made in enumerate(steps.maps):
             position, readers = self.position(m), steps.readers.get(m, ())
-            if position is None or not readers or self.alone(position):
+            if position is None or not readers or self.stores_all(position):
                 continue
             rows = (steps.wanted(m, 0) & ~self.made.lives.loaded.get(m, 0)).bit_count()
             if rows:
@@ -236,9 +247,9 @@ class Residency:
         inner = {tensor.name for tensor in steps.inner}
         for m, made in enumerate(steps.maps):
             position = self.position(m)
-            if position is None or (self.alone(position) and made.tensor in inner):
+            if position is None or (made.tensor in inner and self._in_one(position)):
                 continue
-            rows = made.lines if self.alone(position) else self.made.stored[m].bit_count()
+            rows = made.lines if self.stores_all(position) else self.made.stored[m].bit_count()
             if not rows:
                 continue
             why = made.must_store or made.why or self._alone_why(m, position)
@@ -246,6 +257,10 @@ class Residency:
             forced = bool(made.must_store or made.why)
             at, free = (0, None) if forced else self._free(m, position)
             yield Stored(made.value, rows, made.lines, needed, free, "" if forced else self.when(at), why)
+
+    def _in_one(self, position: int) -> bool:
+        """Whether a layer runs in one, not in two halves."""
+        return isinstance(self.made.segments[self._segment_at[position]], Alone)
 
     def _alone_why(self, m: int, position: int) -> str:
         """Which layers beside a map run by themselves."""
@@ -353,7 +368,7 @@ class Residency:
         layer = self.plan.layers[segment.position]
         if isinstance(layer, HostLayer):
             return Fullest(memory, layer.name, 0, ())
-        own, machine = layer.by_itself, self.made.chip.machine
+        own, machine = layer.figures, self.made.chip.machine
         holders = [
             Holder(layer.name, role.replace("_", " "), size)
             for role, size in own.residents.items()
@@ -384,7 +399,7 @@ class Residency:
 
 
 _SELF = ("itself", "themselves")
-_PASSING = {"tile": "rows on their way to DRAM", "sums": "accumulators"}
+_PASSING = {"tile": "rows on their way to DRAM", "sums": "accumulators", "nest": "tiles of the layer that computes it"}
 _PLANES = {"k": "planes", "g": "groups"}
 
 

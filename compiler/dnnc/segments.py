@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from dnnc.schedule import Schedule
+
 Scope = Literal["layerwise", "resident", "fused"]
 """What a plan may do: nothing beyond single layers; tensors that stay on chip; groups that run by strips, too."""
 
@@ -13,9 +15,19 @@ SCOPES: tuple[Scope, ...] = ("layerwise", "resident", "fused")
 
 
 class Alone(NamedTuple):
-    """A segment of one layer, from DRAM to DRAM (or of one node of the host)."""
+    """A segment of one layer under its own loop nest (or of one node of the host).
+
+    Attributes:
+        schedule: of a layer with operands on chip; None for the layer's own, from DRAM to DRAM.
+        entering: with such a schedule, (map, lines of every unit's block on chip when it starts) of maps that it reads
+            there, or that stay.
+        leaving: likewise when it ends.
+    """
 
     position: int
+    schedule: Schedule | None = None
+    entering: tuple[tuple[int, int], ...] = ()
+    leaving: tuple[tuple[int, int], ...] = ()
 
     @property
     def positions(self) -> tuple[int, ...]:

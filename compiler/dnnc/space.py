@@ -116,6 +116,8 @@ class Space:
         if asked is False or self.shape.kind == "vector":
             return
         for operand, loops, dims in (("input", "k", "yxcg"), ("weights", "yx", "kcg")):
+            if operand in self.shape.on_chip:
+                continue
             for loop, dim in product(order, order):
                 if loop in loops and dim in dims and order.index(dim) > order.index(loop):
                     pin: Pinning = ("input" if operand == "input" else "weights", loop, dim)
@@ -199,7 +201,8 @@ def _cut_candidates(space: Space, dim: Dim, units: int) -> Iterator[tuple[Cut, b
     if size is not None:
         size = min(size, -(-window.out // units))  # more than a unit's block is the block
     style = limits.style or ("uniform" if size is not None else "footprint")
-    moves = (False,) if units == 1 or not space.machine.units_can_send else (False, True)
+    loaded = "input" not in s.on_chip
+    moves = (False, True) if units > 1 and space.machine.units_can_send and loaded else (False,)
     asked = style == "uniform" and size is not None
     for cut in (uniform_cut(window, units, size or 1),) if asked else cuts(window, units, style):
         if dim == "x" and s.pool and cut.steps > 1:

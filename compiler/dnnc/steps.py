@@ -107,6 +107,7 @@ class Steps:
         reads: for every position the maps that it reads.
         needs: for every position a mask of those that write what it reads.
         inner: tensors between the halves of layers with a fused pool, which only exist where those run apart.
+        layers: for every position its layer as it runs by itself.
     """
 
     steps: tuple[Step, ...]
@@ -115,6 +116,7 @@ class Steps:
     reads: tuple[tuple[int, ...], ...]
     needs: tuple[int, ...]
     inner: tuple[Tensor, ...]
+    layers: tuple[Layer | HostLayer, ...] = ()
 
     @cached_property
     def readers(self) -> dict[int, tuple[int, ...]]:
@@ -178,7 +180,15 @@ class _Builder:
         for name in self.lowered.outputs:
             self.demands.setdefault(self.places.get(name, ""), "it is an output of the network")
         maps = tuple(replace(m, must_store=self.demands.get(m.tensor, m.must_store)) for m in self.maps)
-        return Steps(tuple(self.steps), maps, tuple(at), tuple(reads), tuple(self._needs()), tuple(self.inner))
+        return Steps(
+            tuple(self.steps),
+            maps,
+            tuple(at),
+            tuple(reads),
+            tuple(self._needs()),
+            tuple(self.inner),
+            self.lowered.layers,
+        )
 
     def _needs(self) -> Iterator[int]:
         """For every layer those that write the tensors that it reads."""

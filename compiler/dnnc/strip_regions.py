@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from dnnc.axis import rows as lines_of
-from dnnc.emit_planes import clip
+from dnnc.emit_planes import Box, clip
 from dnnc.kernels import Tile
 from dnnc.layer import Operand
 from dnnc.lives import Scene, Source, with_rows
@@ -40,12 +40,12 @@ def by_image(made: FeatureMap, lines: int) -> Iterator[tuple[int, tuple[int, ...
             yield image, tuple(lines_of(mask))
 
 
-def channels_of(made: FeatureMap, view: View, tile: Tile | None = None) -> Iterator[tuple[int, Range, Range]]:
-    """(word in a pixel of the map, groups, channels) of a map's part of an operand, or of what a tile has of it."""
+def channels_of(made: FeatureMap, view: View, of: Box | None = None) -> Iterator[tuple[int, Range, Range]]:
+    """(word in a pixel of the map, groups, channels) of a map's part of an operand, or of what a box has of it."""
     per_group = view.shape[4]
     before = first_channel(made, view)
     for box in boxes(before, made.channels, per_group):
-        part = clip(box, (tile.groups, tile.planes)) if tile else box
+        part = clip(box, of) if of else box
         if part:
             yield part[0][0] * per_group + part[1][0] - before, *part
 
@@ -58,8 +58,24 @@ def regions(made: FeatureMap, view: View, lines: int, columns: int = 0, tile: Ti
     """
     across: Axis = axis(tuple(lines_of(columns))) if columns else span(0, made.geometry.columns)
     for image, rows in by_image(made, lines):
-        for _, groups, channels in channels_of(made, view, tile):
+        for _, groups, channels in channels_of(made, view, tile and (tile.groups, tile.planes)):
             yield interval((image, 1)), axis(rows), across, interval(groups), interval(channels)
+
+
+def whole_lines(made: FeatureMap, view: View, lines: int) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:
+    """Lines of a map as (image, rows, columns) of a view, which may have one axis of pixels in place of both."""
+    wide = made.geometry.columns
+    for image, rows in by_image(made, lines):
+        if view.shape[1:3] == made.geometry[1:3]:
+            yield image, rows, tuple(range(wide))
+        else:
+            yield image, tuple(pixel for row in rows for pixel in range(row * wide, (row + 1) * wide)), (0,)
+
+
+def whole_regions(made: FeatureMap, view: View, lines: int) -> Iterator[Region]:
+    """The same as regions of all channels."""
+    for image, rows, columns in whole_lines(made, view, lines):
+        yield interval((image, 1)), axis(rows), axis(columns), span(0, view.shape[3]), span(0, view.shape[4])
 
 
 def loads(step: Step, scene: Scene) -> Iterator[tuple[Operand, tuple[Source, ...]]]:

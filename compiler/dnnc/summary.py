@@ -142,7 +142,7 @@ def layer_data(plan: LayerPlan) -> Data:
         "compute_cycles": figures.compute_cycles,
         "memory": dict(figures.memory),
         "residents": dict(figures.residents),
-        "by_itself": _by_itself(plan) if plan.strips else None,
+        "by_itself": _by_itself(plan) if plan.alone else None,
         "proof": _proof(plan.proof),
     }
 

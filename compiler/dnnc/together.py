@@ -125,7 +125,7 @@ class Together:
         network = plan.network
         assert network is not None
         steps, useless = self.steps, set[int]()
-        used = {m for segment in network.segments if isinstance(segment, Strips) for m, _ in segment.entering}
+        used = {m for segment in network.segments for m, _ in segment.entering}
         segments: list[Segment] = []
         for segment in network.segments:
             if isinstance(segment, Strips) and len(segment.positions) == 1:
@@ -168,8 +168,6 @@ def _no_less(layer: LayerPlan) -> bool:
 
 def _without(segment: Segment, maps: Collection[int]) -> Segment:
     """A segment that keeps nothing of some maps."""
-    if isinstance(segment, Alone):
-        return segment
     entering, leaving = (
         tuple((m, each) for m, each in held if m not in maps) for held in (segment.entering, segment.leaving)
     )
@@ -201,6 +199,6 @@ def with_network(plan: Plan, network: Network, made: Realized) -> Plan:
     for position, layer in enumerate(plan.layers):
         if isinstance(layer, LayerPlan) and position in figures:
             own = layer.by_itself
-            layer = replace(layer, figures=figures[position], strips=strips[position], alone=own)
+            layer = replace(layer, figures=figures[position], strips=strips.get(position, 0), alone=own)
         layers.append(layer)
     return replace(plan, layers=tuple(layers), network=network)

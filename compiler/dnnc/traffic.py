@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -101,7 +102,9 @@ class Model:
         if shape.kind == "vector":
             self.relevant["input"] = VECTOR_INPUT
             self.relevant["other"] = self._second_dims()
-        innermost = structure.innermost(self.relevant["input"])
+        for role in {*shape.on_chip} - {"output"}:
+            self.relevant.pop(REPORTED.get(role, role), None)
+        innermost = structure.innermost(self.relevant.get("input", frozenset()))
         inner = self.order[innermost] if innermost >= 0 else None
         self.halo_axis: Dim | None = inner if inner in ("y", "x") else None
         """The axis along which the input tile moves by one: its halo may be kept."""
@@ -135,20 +138,23 @@ class Model:
     # -- DRAM bytes -------------------------------------------------------------------------------------------
 
     def traffic(self, t: Tiles) -> dict[str, tuple[Array, Array]]:
-        """(read, write) payload bytes by role."""
+        """(read, write) payload bytes by role, of all that is not on chip."""
         s, word = self.shape, self.word
         planes = s.g * s.k
-        out = {"input": (self._input_read(t) * word, 0)}
+        out: dict[str, tuple[Array, Array]] = {}
+        if "input" not in s.on_chip:
+            out["input"] = (self._input_read(t) * word, 0)
         if s.kind == "array":
             out["weights"] = (self._weights_read(t) * word, 0)
         if s.parameters:
             loads = self.passes("parameters", t) if self.structure.follow else 1
             out["bias"] = (loads * s.parameters * planes * word, 0)
-        if s.residual:
+        if s.residual and "residual" not in s.on_chip:
             out["residual"] = (s.n * s.y.out * s.x.out * planes * word, 0)
-        if s.second is not None:
+        if s.second is not None and "second" not in s.on_chip:
             out["other"] = (self._second_read(t) * word, 0)
-        out["output"] = (0, s.n * s.out_rows * s.out_columns * planes * word)
+        if "output" not in s.on_chip:
+            out["output"] = (0, s.n * s.out_rows * s.out_columns * planes * word)
         if self.spills:
             rest = (t.trips["c"] - 1) * s.n * s.y.out * s.x.out * planes * self.machine.accumulator_bytes
             out["partial_sums"] = (rest, rest)
@@ -252,17 +258,19 @@ class Model:
     def single(self, t: Tiles) -> dict[str, Array]:
         """Words held by each resident with single buffers."""
         s = self.shape
-        out: dict[str, Array] = {"input": self._input_words(t)}
+        out: dict[str, Array] = {}
+        if "input" not in s.on_chip:
+            out["input"] = self._input_words(t)
         if s.kind == "array":
             out["weights"] = self._weight_words(t)
-        if s.second is not None:
+        if s.second is not None and "second" not in s.on_chip:
             out["second"] = self._second_words(t)
         if s.parameters:
             out["parameters"] = self._parameter_words(t)
         tile = self._output_planes(t) * t.at("y", "largest") * t.at("x", "largest")
-        if s.residual:
+        if s.residual and "residual" not in s.on_chip:
             out["residual"] = tile
-        out["output"] = self._output_words(t, tile)
+        out["output"] = self._output_words(t, tile) if "output" not in s.on_chip else self._beside_rows(t, tile)
         if s.pool:
             out["pending"] = self._pending_words(t)
         return out
@@ -289,6 +297,17 @@ class Model:
             return tile * wide
         pooled = self._output_planes(t) * t.at("y", "pooled") * self.shape.pool.x.out
         return np.maximum(tile * wide, pooled)
+
+    def _beside_rows(self, t: Tiles, tile: Array) -> Array:
+        """What an output tile takes beside the rows on chip that it ends up in: all of it where a pool comes between;
+        else its accumulators, so far as they do not fit into the rows."""
+        wide = self.machine.accumulator_bytes // self.word if "c" in self.order else 1
+        if self.shape.pool:
+            return tile * wide
+        if wide == 1:
+            return np.zeros_like(tile)
+        planes = t.size("g") * beside(t.size("k"), wide)
+        return planes * wide * t.at("y", "largest") * t.at("x", "largest")
 
     def _pending_words(self, t: Tiles) -> Array:
         """Partial results of windows over a tile's edge, of all planes that come before the next rows (rule 6)."""
@@ -461,6 +480,11 @@ class Model:
         return _where(np.asarray(again) > 1, tile, _largest(options))
 
 
+def beside(planes: Array, wide: int) -> Array:
+    """Planes of a tile whose accumulators do not fit into the words that the tile will take."""
+    return planes - planes // wide
+
+
 def _where(condition: Array, then: Array, otherwise: Array) -> Array:
     return np.asarray(np.where(condition, then, otherwise), dtype=np.int64)
 
@@ -479,19 +503,27 @@ MEMORY_ROLE = {
 """Which of the machine's roles says where a resident lies."""
 
 
+REPORTED = {"second": "other"}
+"""Roles under whose names bytes are not told apart."""
+
+
 def compulsory(shape: Shape, machine: Machine) -> int:
-    """Bytes of every touched element of every operand once."""
+    """Bytes of every touched element of every operand once; of what is on chip none."""
     from dnnc.axis import touched
 
     rows, columns = (touched(w, 0, w.out).bit_count() for w in (shape.y, shape.x))
     planes = shape.g * shape.k
     channels = shape.c * shape.g if shape.kind == "array" else shape.k
-    words = shape.n * rows * columns * channels + shape.parameters * planes
-    if shape.kind == "array":
-        words += planes * shape.c * shape.y.kernel * shape.x.kernel
+    maps = {
+        "input": shape.n * rows * columns * channels,
+        "output": shape.n * shape.out_rows * shape.out_columns * planes,
+    }
     if shape.residual:
-        words += shape.n * shape.y.out * shape.x.out * planes
+        maps["residual"] = shape.n * shape.y.out * shape.x.out * planes
     if shape.second is not None:
         extents = (shape.n, shape.y.out, shape.x.out, shape.k)
-        words += int(np.prod([e for e, has in zip(extents, shape.second, strict=True) if has]))
-    return (words + shape.n * shape.out_rows * shape.out_columns * planes) * machine.word_bytes
+        maps["second"] = prod(e for e, has in zip(extents, shape.second, strict=True) if has)
+    words = sum(words for role, words in maps.items() if role not in shape.on_chip) + shape.parameters * planes
+    if shape.kind == "array":
+        words += planes * shape.c * shape.y.kernel * shape.x.kernel
+    return words * machine.word_bytes
