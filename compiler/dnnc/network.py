@@ -374,33 +374,36 @@ class Search:
         return Label(total, sections, ordered, reach, segment, before)
 
     def _from(self, position: int) -> Iterator[_Member]:
-        """The groups that start at a position, the shortest first: none behind one that never fits."""
+        """The groups that start at a position, the shortest first: where one does not fit by rows, no longer one does."""
         if self.scope == "layerwise" or self.chip.why:
             return
         longest = LONGEST if self.scope == "fused" else 1
+        by_rows = True
         for stop in range(position + 1, min(len(self.alone), position + longest) + 1):
             key = position, stop
             if key not in self._members:
-                self._members[key] = self._member(position, stop)
+                self._members[key] = self._member(position, stop, by_rows)
             member = self._members[key]
-            if member is None or member.known.first is None:
+            if member is None:
                 return
-            yield member
+            by_rows = not member.known.in_blocks
+            if member.known.first is not None:
+                yield member
 
-    def _member(self, first: int, stop: int) -> _Member | None:
+    def _member(self, first: int, stop: int, by_rows: bool) -> _Member | None:
         """What is known of a group; None where one of its layers cannot be run by strips."""
         grouping = grouped(self.steps, self.chip, first, stop)
         if grouping is None:
             return None
-        block = self._block(grouping)
+        block = self._block(grouping, by_rows)
         if block not in self._blocks:
             if block.group not in self._cuts:
                 self._cuts[block.group] = Cuts(block.group, self.meter)
             self._blocks[block] = Options(block, self._cuts[block.group])
         return _Member(stop, grouping, self._blocks[block])
 
-    def _block(self, grouping: Grouping) -> Block:
-        """All that decides how a group may be run."""
+    def _block(self, grouping: Grouping, by_rows: bool) -> Block:
+        """All that decides how a group may be run; ``by_rows``: whether a shorter one can be cut into strips alone."""
         stop, maps, group = grouping.stop, grouping.maps, grouping.group
         word = self.chip.machine.word_bytes
         kernels = (
@@ -417,6 +420,8 @@ class Search:
             frozenset(i for i in group.later if self.steps.maps[maps[i]].must_store),
             frozenset(i for i, m in enumerate(maps) if self._may_stay(grouping, m)),
             tuple(self._narrow(m) for m in maps),
+            sum(moved for moved, _ in self.alone[grouping.first : stop]),
+            by_rows,
         )
 
     def _until(self, m: int, stop: int) -> int:
@@ -468,8 +473,8 @@ class Search:
         passing = tuple((h.map, each) for h, each in zip(others, way.passing, strict=True) if each)
         entering = sorted((*((maps[i], each) for i, each in way.entering), *passing))
         leaving = sorted((*((maps[i], each) for i, each in way.leaving), *passing))
-        bounds = member.known.cuts.levels[way.level]
-        segment = Strips(member.grouping.first, member.stop, bounds, tuple(entering), tuple(leaving))
+        rows, columns = member.known.cuts.cut(way.level)
+        segment = Strips(member.grouping.first, member.stop, rows, tuple(entering), tuple(leaving), columns)
         self.meter.work += 8
         state = [Held(maps[i], each, stored) for i, each, stored in way.after]
         state += [Held(h.map, each, h.stored) for h, each in zip(others, way.passing, strict=True)]

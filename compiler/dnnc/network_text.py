@@ -210,12 +210,12 @@ def sections(of: Residency, layer: LayerPlan) -> Iterator[Section]:
 
 
 def _section(of: Residency, group: Group, scene: Scene, half: str) -> Section:
-    event, local = scene.event, of.grouping(group).maps
+    event, maps = scene.event, of.grouping(group).maps
     assert event is not None
     assert scene.step is not None
     section, out = event.section, of.made.steps.steps[scene.step].map
-    needed = _by_map((local[m], lines) for m, _, lines in section.needs)
-    loaded = _by_map((local[m], lines) for m, _, lines in event.loads)
+    needed = _by_map((maps[m], lines) for m, _, lines in section.needs)
+    loaded = _by_map((maps[m], lines) for m, _, lines in event.loads)
     chip = {m: lines & ~loaded.get(m, 0) for m, lines in needed.items()}
     stored = _by_map((out, lines & of.made.stored[out]) for lines in section.output)
     read, fetched, written = (_counted(of, found) for found in (chip, loaded, stored))

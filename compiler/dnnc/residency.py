@@ -387,7 +387,7 @@ def _largest_first(holders: Iterable[Holder]) -> tuple[Holder, ...]:
 
 def _rows_of(scene: Scene) -> Iterator[tuple[int, Plot]]:
     """(map, plot) of all rows that a section reads, computes or sends; what it computes last."""
-    for (m, _), rows in scene.rows.items():
+    for (m, _, _), rows in scene.rows.items():
         yield from ((m, plot) for plot in rows.values())
     for source in scene.sent:
         yield from ((source.map, plot) for plot in source.here.values())
