@@ -111,7 +111,14 @@ class _Blocks:
 
     def _of(self, m: int, columns: int) -> Iterator[int]:
         """The pieces of a map that some columns consist of."""
-        return (i for i, (of, some) in enumerate(self._pieces) if of == m and some & columns)
+        return (i for i, some in self._by_map[m] if some & columns)
+
+    @cached_property
+    def _by_map(self) -> dict[int, list[tuple[int, int]]]:
+        out: dict[int, list[tuple[int, int]]] = {}
+        for i, (m, columns) in enumerate(self._pieces):
+            out.setdefault(m, []).append((i, columns))
+        return out
 
 
 def _mask(first: int, stop: int) -> int:

@@ -384,7 +384,7 @@ class Search:
             if key not in self._members:
                 self._members[key] = self._member(position, stop, by_rows)
             member = self._members[key]
-            if member is None:
+            if member is None or member.known.hopeless:
                 return
             by_rows = not member.known.in_blocks
             if member.known.first is not None:

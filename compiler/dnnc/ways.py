@@ -59,6 +59,7 @@ class Cuts:
     group: Group
     meter: Meter
     _groups: dict[int, Group] = field(default_factory=dict[int, Group])
+    _halos: dict[int, int] = field(default_factory=dict[int, int])
     _walks: dict[int, Walk] = field(default_factory=dict[int, Walk])
     _peaks: dict[int, Peaks] = field(default_factory=dict[int, Peaks])
     _runs: dict[tuple[int, _Lines, _Lines], Run] = field(default_factory=dict[tuple[int, "_Lines", "_Lines"], Run])
@@ -105,6 +106,12 @@ class Cuts:
         if blocks not in self._groups:
             self._groups[blocks] = in_blocks(self.group, self.blocks[blocks])
         return self._groups[blocks]
+
+    def halo(self, blocks: int) -> int:
+        """Bytes that all units together keep at least from one block of columns to the next."""
+        if blocks not in self._halos:
+            self._halos[blocks] = halo(self.in_blocks(blocks)) if blocks else 0
+        return self._halos[blocks]
 
     def walk(self, level: int) -> Walk:
         """The sections of a cut."""
@@ -153,7 +160,8 @@ class Cuts:
 
     def bare(self, level: int, room: int) -> int | None:
         """Bytes at the fullest moment with nothing on chip before or behind it; None if there is no room for that."""
-        if self.needs(level) > room:
+        blocks = level // len(self.strips)
+        if self.halo(blocks) > room * self.group.units or self.needs(level) > room:
             return None
         peak = self.run(level, (), (), room).peak
         return peak if peak <= room else None
@@ -350,10 +358,13 @@ class Options:
                 level = cuts.level(blocks, strips)
                 if self.kernels(level) + fixed >= block.alone:
                     break
-                if not strips and halo(cuts.in_blocks(blocks)) > block.group.units * block.room:
-                    break
                 found.append(level)
         return tuple(sorted(found, key=lambda level: (self.kernels(level), sum(cuts.sections(level)), level)))
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no cut fits, though some into blocks of columns would pay: no longer group is looked at then."""
+        return self.first is None and bool(self._in_blocks)
 
     @property
     def _only_wanted(self) -> Iterator[int]:
@@ -398,7 +409,8 @@ class Options:
         """Likewise with the cut that moves the least; None if none fits."""
         best: int | None = None
         for level in self.levels():
-            if best is not None and self.kernels(level) >= best:
+            if best is not None and (self.in_blocks or self.kernels(level) >= best):
+                # What a cut into blocks of columns moves beside kernels is the same for all.
                 break
             best = self.least(level) if best is None else min(best, self.least(level))
         return best
