@@ -190,10 +190,12 @@ class Group:
             out[i] = [*made, size]
         return out
 
-    def sections(self, bounds: Sequence[int]) -> Iterator[Section]:
-        """The sections in execution order."""
+    def sections(self, bounds: Sequence[int], blocks: int | None = None) -> Iterator[Section]:
+        """The sections in execution order, or those of the first image in so many blocks of columns."""
         turn = [0] * len(self.parts)
         for where in self.steps(bounds):
+            if blocks is not None and (where[1] or self.parts[where[0]].block >= blocks):
+                return
             yield self._section(*where, turn)
 
     def steps(self, bounds: Sequence[int]) -> Iterator[tuple[int, int, int, int, int]]:
@@ -273,10 +275,13 @@ class Walk:
 
     Attributes:
         bounds: rows of the last step's output computed by the end of every strip.
+        blocks: of columns that are gone through, of the first image, as if nobody had a copy of a row for later ones: it
+            takes no more memory than all of them; None: all.
     """
 
     group: Group
     bounds: tuple[int, ...]
+    blocks: int | None = None
 
     @cached_property
     def sections(self) -> tuple[int, ...]:
@@ -300,10 +305,10 @@ class Walk:
     def visits(self) -> tuple[Visit, ...]:
         """The sections in execution order."""
         group = self.group
-        everyone: dict[int, int] = {}
+        everyone = self._behind()
         each: dict[int, Masks] = {m: [0] * group.units for m in range(len(group.lines))}
         visits: list[Visit] = []
-        for section in reversed(list(group.sections(self.bounds))):
+        for section in reversed(list(group.sections(self.bounds, self.blocks))):
             outputs = group.parts[section.part].outputs
             maps = dict.fromkeys([*(m for m, _, _ in section.needs), *outputs])
             ends = {m: (m, everyone.get(m, 0), tuple(each[m])) for m in maps}
@@ -313,6 +318,14 @@ class Walk:
                 everyone[m] = everyone.get(m, 0) | lines
                 each[m][u] |= lines
         return tuple(reversed(visits))
+
+    def _behind(self) -> dict[int, int]:
+        """Of every map the lines of the first image that are needed in blocks that are not gone through."""
+        found: dict[int, int] = {}
+        for part in self.group.parts:
+            for m, rows, _, _ in part.reads if self.blocks is not None and part.block >= self.blocks else ():
+                found[m] = found.get(m, 0) | touched(rows, 0, part.rows)
+        return found
 
 
 def walk(group: Group, bounds: Sequence[int]) -> Walk:

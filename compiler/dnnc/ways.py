@@ -19,9 +19,9 @@ passed over if it moves no fewer bytes than the layers do by themselves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from itertools import islice
+from itertools import islice, takewhile
 from math import ceil
 from typing import NamedTuple
 
@@ -36,6 +36,10 @@ MANY = 6
 
 BLOCKS = (2, 3, 4, 6, 8, 12, 16)
 """Numbers of blocks of columns that are tried."""
+
+
+BEGIN = 2
+"""Blocks of columns that are gone through to see whether there is room at all: from the second on all are alike."""
 
 
 class Cut(NamedTuple):
@@ -59,6 +63,7 @@ class Cuts:
     group: Group
     meter: Meter
     _groups: dict[int, Group] = field(default_factory=dict[int, Group])
+    _bares: dict[tuple[int, int], int | None] = field(default_factory=dict[tuple[int, int], "int | None"])
     _halos: dict[int, int] = field(default_factory=dict[int, int])
     _walks: dict[int, Walk] = field(default_factory=dict[int, Walk])
     _peaks: dict[int, Peaks] = field(default_factory=dict[int, Peaks])
@@ -160,11 +165,22 @@ class Cuts:
 
     def bare(self, level: int, room: int) -> int | None:
         """Bytes at the fullest moment with nothing on chip before or behind it; None if there is no room for that."""
+        key = level, room
+        if key not in self._bares:
+            peak = self.run(level, (), (), room).peak if self._may_fit(level, room) else room + 1
+            self._bares[key] = peak if peak <= room else None
+        return self._bares[key]
+
+    def _may_fit(self, level: int, room: int) -> bool:
+        """Whether what is known with little work leaves room."""
         blocks = level // len(self.strips)
         if self.halo(blocks) > room * self.group.units or self.needs(level) > room:
-            return None
-        peak = self.run(level, (), (), room).peak
-        return peak if peak <= room else None
+            return False
+        if not blocks:
+            return True
+        begin = replace(self.walk(level), blocks=BEGIN)
+        self.meter.work += len(begin.visits) * self.group.units
+        return run(begin, {}, {}, room=room).whole
 
 
 _Lines = tuple[tuple[int, int], ...]
@@ -347,24 +363,28 @@ class Options:
 
     @cached_property
     def _in_blocks(self) -> tuple[int, ...]:
-        """The cuts into blocks of columns that move fewer bytes than the layers by themselves, the fewest first."""
+        """The cuts into blocks of columns that pay: those that move fewest kernels first."""
+        cuts = self.cuts
+        levels = (cuts.level(blocks, strips) for blocks, most in self._paying.items() for strips in range(most))
+        return tuple(sorted(levels, key=lambda level: (self.kernels(level), sum(cuts.sections(level)), level)))
+
+    @cached_property
+    def _paying(self) -> dict[int, int]:
+        """For every number of blocks of columns in how many strips it moves fewer bytes than the layers alone."""
         block, cuts = self.block, self.cuts
         needed = cuts.walk(0).needed
         fixed = sum(needed[m].bit_count() * block.loads[m] for m in block.inputs)
         fixed += sum(block.wanted[m][0].bit_count() * block.group.sizes[m] for m in self._only_wanted)
-        found: list[int] = []
+        spare, found = block.alone - fixed, dict[int, int]()
         for blocks in range(1, len(cuts.blocks)):
-            for strips in range(len(cuts.strips)):
-                level = cuts.level(blocks, strips)
-                if self.kernels(level) + fixed >= block.alone:
-                    break
-                found.append(level)
-        return tuple(sorted(found, key=lambda level: (self.kernels(level), sum(cuts.sections(level)), level)))
+            levels = (cuts.level(blocks, strips) for strips in range(len(cuts.strips)))
+            found[blocks] = sum(1 for _ in takewhile(lambda level: self.kernels(level) < spare, levels))
+        return found
 
     @property
     def hopeless(self) -> bool:
         """Whether no cut fits, though some into blocks of columns would pay: no longer group is looked at then."""
-        return self.first is None and bool(self._in_blocks)
+        return self.first is None and any(self._paying.values())
 
     @property
     def _only_wanted(self) -> Iterator[int]:
