@@ -315,8 +315,8 @@ DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda text: b"[" * 100_000, "not a JSON document"),
     (lambda text: b"[]", "not a JSON object"),
     (lambda text: b"{}", "it states no format"),
-    (lambda text: b'{"format": 2}', "has no 'sha256'"),
-    (lambda text: b'{"format": 2, "format": 2}', "a key stands twice"),
+    (lambda text: b'{"format": 3}', "has no 'sha256'"),
+    (lambda text: b'{"format": 3, "format": 3}', "a key stands twice"),
     (lambda text: b'{"format": NaN}', "NaN is no JSON number"),
 ]
 
@@ -437,7 +437,9 @@ def joined(content: dict[str, Any]) -> None:
     """All segments as one."""
     segments = content["network"]["segments"]
     rows = list(range(1, 17))
-    segments[:] = [{"first": 0, "stop": segments[-1]["stop"], "bounds": rows, "entering": [], "leaving": []}]
+    segments[:] = [
+        {"first": 0, "stop": segments[-1]["stop"], "bounds": rows, "entering": [], "leaving": [], "columns": []}
+    ]
 
 
 def forgotten(content: dict[str, Any]) -> None:
@@ -451,7 +453,7 @@ def apart(content: dict[str, Any]) -> None:
     """Layer by layer, with the figures of layers that run together."""
     count = content["network"]["segments"][-1]["stop"]
     content["network"]["segments"] = [
-        {"first": at, "stop": at + 1, "bounds": [], "entering": [], "leaving": []} for at in range(count)
+        {"first": at, "stop": at + 1, "bounds": [], "entering": [], "leaving": [], "columns": []} for at in range(count)
     ]
 
 

@@ -128,7 +128,7 @@ def _floor(steps: Steps, chip: Chip) -> int:
 def _segment(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> Segment:
     if not stored.bounds:
         if stored.stop > stored.first + 1 or stored.entering or stored.leaving or stored.columns:
-            raise Damaged("several layers, rows on chip or blocks of columns, but no strips")
+            raise Damaged("several layers, or rows on chip, but no strips")
         return Alone(stored.first)
     longest = LONGEST if scope == "fused" else 1
     if stored.stop - stored.first > longest:

@@ -20,7 +20,7 @@ from dnnc.space import Space, fits, locate
 from dnnc.tables import AxisTable, PlaneTable
 from dnnc_runtime.program import Window
 
-FORMAT = 2
+FORMAT = 3
 """Version of the artifact's format."""
 
 
