@@ -318,8 +318,8 @@ DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda text: b"[" * 100_000, "not a JSON document"),
     (lambda text: b"[]", "not a JSON object"),
     (lambda text: b"{}", "it states no format"),
-    (lambda text: b'{"format": 2}', "has no 'sha256'"),
-    (lambda text: b'{"format": 2, "format": 2}', "a key stands twice"),
+    (lambda text: b'{"format": 3}', "has no 'sha256'"),
+    (lambda text: b'{"format": 3, "format": 3}', "a key stands twice"),
     (lambda text: b'{"format": NaN}', "NaN is no JSON number"),
 ]
 
@@ -441,7 +441,9 @@ def joined(content: dict[str, Any]) -> None:
     segments = content["network"]["segments"]
     rows = list(range(1, 17))
     positions = list(range(segments[-1]["positions"][-1] + 1))
-    segments[:] = [{"positions": positions, "bounds": rows, "entering": [], "leaving": [], "schedule": None}]
+    segments[:] = [
+        {"positions": positions, "bounds": rows, "entering": [], "leaving": [], "columns": [], "schedule": None}
+    ]
 
 
 def forgotten(content: dict[str, Any]) -> None:
@@ -455,7 +457,8 @@ def apart(content: dict[str, Any]) -> None:
     """Layer by layer, with the figures of layers that run together."""
     count = content["network"]["segments"][-1]["positions"][-1] + 1
     content["network"]["segments"] = [
-        {"positions": [at], "bounds": [], "entering": [], "leaving": [], "schedule": None} for at in range(count)
+        {"positions": [at], "bounds": [], "entering": [], "leaving": [], "columns": [], "schedule": None}
+        for at in range(count)
     ]
 
 
@@ -608,8 +611,8 @@ def plans(draw: st.DrawFn, steps: Steps, units: int) -> list[Segment]:
         leaving = {m: each for m, each in entering.items() if m not in local}
         leaving |= {m: draw(st.integers(1, block)) for m, block in blocks.items() if draw(st.booleans())}
         bounds = sorted(draw(st.sets(st.integers(1, rows - 1), max_size=rows))) if rows > 1 else []
-        pairs = (tuple(sorted(lines.items())) for lines in (entering, leaving))
-        segments.append(Strips(tuple(range(first, stop)), (*bounds, rows), *pairs))
+        before, behind = (tuple(sorted(lines.items())) for lines in (entering, leaving))
+        segments.append(Strips(tuple(range(first, stop)), (*bounds, rows), before, behind))
         held, first = leaving, stop
     return segments
 

@@ -184,7 +184,7 @@ class Plain:
             grouping = None if self.scope == "resident" and len(layers) > 1 else self._grouping(layers)
             if grouping is not None:
                 after = done | sum(1 << layer for layer in layers)
-                for cut in Cuts(grouping.group, Meter()).levels:
+                for cut in Cuts(grouping.group, Meter()).strips:
                     for cost, left in self._strips(grouping, after, cut, state):
                         yield after, cost, left
 

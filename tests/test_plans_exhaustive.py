@@ -51,7 +51,7 @@ def plans(steps: Steps, chip: Chip, done: int, held: Mapping[int, int]) -> Itera
         blocks = {m: -(-steps.maps[m].lines // chip.units) for m in wanted}
         entering = {m: each for m, each in held.items() if each}
         stays = {m: each for m, each in entering.items() if steps.wanted(m, stop)}
-        for bounds in Cuts(made.group, Meter()).levels:
+        for bounds in Cuts(made.group, Meter()).strips:
             for leaving in _each(blocks | stays):
                 segment = Strips(positions, bounds, tuple(sorted(entering.items())), tuple(sorted(leaving.items())))
                 for rest in plans(steps, chip, stop, leaving):

@@ -79,7 +79,8 @@ def _together(
 def _nested(plan: Realized, scene: Scene) -> tuple[Section, list[Tensor]]:
     """The section of a layer with operands on chip, and the tensors that it needs besides."""
     made, maps, machine = plan.lives.nests[scene.segment], plan.steps.maps, plan.chip.machine
-    rows = RowSide(made.layer, {role: [(m, maps[m]) for m in of] for role, of in made.maps.items()}, scene.rows)
+    there = {(m, unit): rows for (m, _, unit), rows in scene.rows.items()}
+    rows = RowSide(made.layer, {role: [(m, maps[m]) for m in of] for role, of in made.maps.items()}, there)
     first = {plan.chip.memory: scene.own.chunks[0][2]} if scene.own else {}
     emitter = Emitter(Nest(made.layer, made.schedule, machine, first), rows)
     section = emitter.section()

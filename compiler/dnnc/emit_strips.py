@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 
 from dnnc.axis import rows as lines_of
+from dnnc.grouping import Grouping
 from dnnc.kernels import Kernels, Tile
 from dnnc.layer import Operand
 from dnnc.lives import Plot, Rows, Scene, Source, with_rows
 from dnnc.places import Range, axis, interval
 from dnnc.realize import Realized
-from dnnc.steps import Step, Steps
-from dnnc.strip_regions import by_image, channels_of, loaded_regions, loads, output_of, reader, regions
+from dnnc.steps import Read, Step, Steps
+from dnnc.strip_regions import by_image, channels_of, loaded_regions, loads, output_of, outputs, reader, regions
 from dnnc_runtime.program import Compute, Instruction, Kept, Load, Move, Part, Release, Role, Section, Store
 from dnnc_runtime.tensor import Piece, Region, View, span
 
@@ -71,6 +72,11 @@ class StripEmitter:
         assert scene.step is not None
         return self.plan.kernels[scene.segment][scene.step]
 
+    def _grouping(self, scene: Scene) -> Grouping:
+        grouping = self.plan.lives.groups[scene.segment]
+        assert grouping is not None
+        return grouping
+
     # -- one section ----------------------------------------------------------------------------------------------
 
     def _instructions(self, scene: Scene, step: Step) -> Iterator[Instruction]:
@@ -108,19 +114,25 @@ class StripEmitter:
     def _input(self, scene: Scene, step: Step, unit: int) -> tuple[Piece, ...]:
         """The input of a unit's part: the same for all tiles."""
         assert scene.event is not None
-        grouping = self.plan.lives.groups[scene.segment]
-        assert grouping is not None
         # A map may be read as a residual, too.
         wanted: dict[int, int] = {}
         for m, u, lines in scene.event.section.needs:
             if u == unit:
-                wanted[grouping.maps[m]] = wanted.get(grouping.maps[m], 0) | lines
+                wanted[m] = wanted.get(m, 0) | lines
         read = step.reads[0]
         operand = step.layer.operand("input")
         assert operand is not None
         assert read.role == "input"
-        found = (self._pieces(operand, m, unit, wanted.get(m, 0), scene.rows[m, unit]) for m in read.maps)
+        found = (
+            self._pieces(operand, piece[0], unit, wanted[m], scene.rows[*piece, unit])
+            for m, piece in self._read(scene, wanted, read)
+        )
         return tuple(piece for pieces in found for piece in pieces)
+
+    def _read(self, scene: Scene, needed: Collection[int], read: Read) -> Iterator[tuple[int, tuple[int, int]]]:
+        """Of what a section needs that which belongs to an operand: by the group's number the map and its columns."""
+        pieces = self._grouping(scene).pieces
+        return ((m, pieces[m]) for of in read.maps for m in needed if pieces[m][0] == of)
 
     def _others(self, scene: Scene, step: Step, unit: int, tile: Tile) -> Iterator[tuple[Role, tuple[Piece, ...]]]:
         """Residual and second operand of a tile: the output may be written over them, planes by planes."""
@@ -129,7 +141,14 @@ class StripEmitter:
             operand = step.layer.operand(read.role)
             assert operand is not None
             lines = scene.event.section.output[unit]
-            found = (self._pieces(operand, m, unit, lines, scene.rows[m, unit], tile) for m in read.maps)
+            first, stop = scene.event.section.columns
+            across = ((1 << stop - first) - 1) << first
+            needed = dict.fromkeys(m for m, u, _ in scene.event.section.needs if u == unit)
+            found = (
+                self._pieces(operand, m, unit, lines, scene.rows[m, columns, unit], tile)
+                for _, (m, columns) in self._read(scene, needed, read)
+                if not columns or columns & across
+            )
             yield read.role, tuple(piece for pieces in found for piece in pieces)
 
     def _part(
@@ -141,45 +160,52 @@ class StripEmitter:
         first, last = ends
         start, stop = section.blocks[unit]
         rows = interval((start, stop - start))
+        columns = interval((section.columns[0], section.columns[1] - section.columns[0]))
         region: Region = (
-            interval((section.image, 1)), rows, span(0, shape.x.out), interval(tile.groups), interval(tile.planes)
+            interval((section.image, 1)), rows, columns, interval(tile.groups), interval(tile.planes)
         )  # fmt: skip
         operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", source)]
         if shape.kind == "array":
             operands.append(("weights", kernels.pieces(tile, channels, base, unit)))
         if not (first and last):
-            operands.append(("accumulator", (self._sums(scene, step, tile, unit, region),)))
+            operands.append(("accumulator", (self._sums(scene, tile, unit, region),)))
         if last:
             operands += self._others(scene, step, unit, tile)
             operands.extend((role, kernels.parameter_pieces(role, tile, unit)) for role in kernels.roles)
             operands.append(("output", tuple(self._output(scene, step, tile, unit))))
         return Part(region, tuple(operands))
 
-    def _sums(self, scene: Scene, step: Step, tile: Tile, unit: int, region: Region) -> Piece:
+    def _sums(self, scene: Scene, tile: Tile, unit: int, region: Region) -> Piece:
+        assert scene.event is not None
+        first, stop = scene.event.section.columns
         wide = self.plan.chip.machine.accumulator_bytes // self.plan.chip.machine.word_bytes
-        return _dense(scene.sums[unit], unit, region, step.layer.shape.x.out, tile, wide)
+        return _dense(scene.sums[unit], unit, region, stop - first, tile, wide)
 
     def _output(self, scene: Scene, step: Step, tile: Tile, unit: int) -> Iterator[Piece]:
         """Where a unit's part of a tile goes: rows that stay (or take an operand's place), and the others."""
         assert scene.event is not None
         output = output_of(step)
         block = scene.event.section.output[unit]
-        rows = with_rows(scene.event, unit)
-        yield from self._pieces(output, step.map, unit, block & rows, scene.rows[step.map, unit], tile)
-        if block & ~rows:
-            yield self._staged(scene, step, tile, unit)
+        for out, columns in outputs(self._grouping(scene), scene):
+            rows = with_rows(scene.event, out, unit)
+            yield from self._pieces(output, step.map, unit, block & rows, scene.rows[step.map, columns, unit], tile)
+            if block & ~rows:
+                yield self._staged(scene, step, tile, unit, out)
 
-    def _staged(self, scene: Scene, step: Step, tile: Tile, unit: int) -> Piece:
+    def _staged(self, scene: Scene, step: Step, tile: Tile, unit: int, out: int) -> Piece:
         """A tile of rows that only pass through."""
         assert scene.event is not None
         shape, image = step.layer.shape, scene.event.section.image
         base = image * shape.y.out
-        passing = scene.event.section.output[unit] & ~with_rows(scene.event, unit)
+        passing = scene.event.section.output[unit] & ~with_rows(scene.event, out, unit)
         rows = axis(tuple(line - base for line in lines_of(passing)))
+        _, columns = self._grouping(scene).pieces[out]
+        across = axis(tuple(lines_of(columns))) if columns else span(0, shape.x.out)
         region: Region = (
-            interval((image, 1)), rows, span(0, shape.x.out), interval(tile.groups), interval(tile.planes)
+            interval((image, 1)), rows, across, interval(tile.groups), interval(tile.planes)
         )  # fmt: skip
-        return _dense(scene.stage[unit], unit, region, shape.x.out, tile, 1)
+        plot = scene.stage[step.map, columns, unit]
+        return _dense(plot, unit, region, columns.bit_count() or shape.x.out, tile, 1)
 
     def _pass_on(self, scene: Scene, step: Step, output: Operand, tile: Tile) -> Iterator[Instruction]:
         """What only passes through goes to DRAM; what nobody reads is dropped."""
@@ -187,10 +213,11 @@ class StripEmitter:
         stored: list[Piece] = []
         dropped: list[Piece] = []
         for unit, block in enumerate(scene.event.section.output):
-            if block & ~with_rows(scene.event, unit):
-                whole = self._staged(scene, step, tile, unit)
-                for run, goes in _runs(whole, self._goes(step, scene.event.section.image)):
-                    (stored if goes else dropped).append(run)
+            for out, _ in outputs(self._grouping(scene), scene):
+                if block & ~with_rows(scene.event, out, unit):
+                    whole = self._staged(scene, step, tile, unit, out)
+                    for run, goes in _runs(whole, self._goes(step, scene.event.section.image)):
+                        (stored if goes else dropped).append(run)
         if stored:
             yield Store("output", self._memory, "word", tuple(piece.region for piece in stored), tuple(stored))
         if dropped:
@@ -208,14 +235,13 @@ class StripEmitter:
         wanted: list[Region] = []
         stored: list[Piece] = []
         dropped: list[Piece] = []
-        for unit in range(self.plan.chip.units):
-            rows = scene.rows[step.map, unit]
-            own = with_rows(scene.event, unit) & scene.event.section.output[unit]
+        for unit, (out, columns) in product(range(self.plan.chip.units), outputs(self._grouping(scene), scene)):
+            rows = scene.rows[step.map, columns, unit]
+            own = with_rows(scene.event, out, unit) & scene.event.section.output[unit]
             going = own & self.plan.stored.get(step.map, 0)
             if going:
-                pieces = list(self._pieces(output, step.map, unit, going, rows))
-                stored += pieces
-                wanted += regions(self._steps.maps[step.map], output.view, going)
+                stored += self._pieces(output, step.map, unit, going, rows)
+                wanted += regions(self._steps.maps[step.map], output.view, going, columns)
             lost = 0
             for line in lines_of(own & ~going):
                 if id(rows[line]) not in held:

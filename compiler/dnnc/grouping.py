@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
+from dnnc.columns import in_blocks
 from dnnc.orders import mask_of
 from dnnc.steps import Steps
 from dnnc.strips import Group, Part, Reading
@@ -21,8 +23,9 @@ class Grouping:
     Attributes:
         positions: of its layers, ascending.
         steps: of the network; ``numbers``: those of the group.
-        group: the same with maps numbered by themselves, so that repeated blocks are equal.
-        maps: of the network, by the group's numbers.
+        group: the same with maps numbered by themselves, so that repeated blocks are equal, and cut into blocks of
+            columns.
+        maps: of the network, by the group's numbers; of one that is cut into pieces there are several numbers.
         later: maps computed in the group that a step behind it reads, or that have to be in DRAM.
         grains, holding: how the steps' kernels are cut, and what of them stays.
     """
@@ -38,14 +41,25 @@ class Grouping:
 
     @cached_property
     def local(self) -> dict[int, int]:
-        """The group's number of every map."""
+        """The group's number of every map, of a piece of it if it is cut."""
         return {m: i for i, m in enumerate(self.maps)}
 
     @cached_property
     def entering(self) -> tuple[int, ...]:
         """Maps read that are not computed in the group."""
         computed = {self.steps.steps[number].map for number in self.numbers}
-        return tuple(m for m in self.maps if m not in computed)
+        return tuple(m for m in self.local if m not in computed)
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[int, int], ...]:
+        """By the group's numbers the map of the network, and the mask of the columns that a piece of it has; 0: all."""
+        columns = self.group.columns if self.group.whole else (0,) * len(self.maps)
+        return tuple(zip(self.maps, columns, strict=True))
+
+    def in_blocks(self, bounds: Sequence[int]) -> Grouping:
+        """The same cut into blocks of columns: columns of the last step's output computed by the end of each."""
+        cut = in_blocks(self.group, bounds)
+        return replace(self, group=cut, maps=tuple(self.maps[m] for m in cut.of))
 
     @cached_property
     def columns(self) -> dict[int, tuple[Window, ...]]:
@@ -66,9 +80,18 @@ class Grouping:
         """Bytes of the columns of a line that are loaded."""
         return touched_by_any(self.columns[m]).bit_count() * self.steps.maps[m].channels * word
 
+    def loaded_bytes(self, number: int, word: int) -> int:
+        """The same of a map, or of a piece of it, by the group's number."""
+        m, columns = self.pieces[number]
+        return columns.bit_count() * self.steps.maps[m].channels * word if columns else self.line_bytes(m, word)
 
-def grouped(steps: Steps, chip: Chip, positions: tuple[int, ...]) -> Grouping | None:
-    """Some layers as a group, in the model's order; None where one of them cannot be run by strips."""
+
+def grouped(steps: Steps, chip: Chip, positions: tuple[int, ...], columns: Sequence[int] = ()) -> Grouping | None:
+    """Some layers as a group, in the model's order; None where one of them cannot be run by strips.
+
+    Args:
+        columns: of the last step's output computed by the end of every block of columns; none for one block.
+    """
     numbers = tuple(number for position in positions for number in steps.at[position])
     members = [steps.steps[number] for number in numbers]
     if not all(steps.at[position] for position in positions) or any(step.why for step in members):
@@ -83,16 +106,17 @@ def grouped(steps: Steps, chip: Chip, positions: tuple[int, ...]) -> Grouping | 
     word, wide = chip.machine.word_bytes, chip.machine.accumulator_bytes
     local: dict[int, int] = {}
     parts: list[Part] = []
-    for step, cut in zip(members, grains, strict=True):
+    for number, (step, cut) in enumerate(zip(members, grains, strict=True)):
         reads = tuple(
-            Reading(local.setdefault(m, len(local)), read.rows, read.pointwise and len(read.maps) == 1)
+            Reading(local.setdefault(m, len(local)), read.rows, read.columns, read.pointwise and len(read.maps) == 1)
             for read in step.reads
             for m in read.maps
         )
         tile = step.layer.shape.x.out * cut.passing
         sums = tile * wide if cut.tile < cut.bytes else 0
         output = local.setdefault(step.map, len(local))
-        parts.append(Part(step.layer.shape.y.out, reads, output, tile * word, sums))
+        rows, wide_out = step.layer.shape.y.out, step.layer.shape.x.out
+        parts.append(Part(number, 0, rows, (0, wide_out), reads, (output,), (tile * word,), sums))
     maps = tuple(local)
     computed = (step.map for step in members)
     later = tuple(sorted(m for m in computed if steps.maps[m].must_store or steps.wanted(m, mask_of(positions))))
@@ -100,8 +124,10 @@ def grouped(steps: Steps, chip: Chip, positions: tuple[int, ...]) -> Grouping | 
         tuple(parts),
         tuple(steps.maps[m].lines for m in maps),
         tuple(steps.maps[m].words * word for m in maps),
+        tuple((1 << steps.maps[m].geometry.columns) - 1 for m in maps),
         frozenset(local[m] for m in later),
         members[0].layer.shape.n,
         chip.units,
     )
-    return Grouping(positions, steps, numbers, group, maps, later, grains, holding)
+    made = Grouping(positions, steps, numbers, group, maps, later, grains, holding)
+    return made.in_blocks(columns) if len(columns) > 1 else made

@@ -21,7 +21,6 @@ from dnnc.orders import mask_of
 from dnnc.segments import Alone, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Event, home, kept, run, walk
-from dnnc.weights import Grain
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +49,9 @@ class Plot:
 Rows = dict[int, Plot]
 """Lines of a map in one unit's memory."""
 
+Spot = tuple[int, int, int]
+"""A map of the network, the mask of the columns that a piece of it has (0: all), and a unit."""
+
 
 class Source(NamedTuple):
     """Lines that one unit gets, and from where.
@@ -76,8 +78,8 @@ class Scene:
         segment: number of the segment; ``step``: of the network, None for a layer that runs alone.
         event: what happens, None for a layer that runs alone.
         fetched, sent: rows that come before it computes, and that go to their units' blocks after.
-        rows: where everything lies that it reads or computes, by map and unit.
-        stage, sums: for every unit its tile of rows that only pass through, and its accumulators.
+        rows: where everything lies that it reads or computes, by map, piece and unit.
+        stage: the tiles of rows that only pass through, likewise; ``sums``: for every unit its accumulators.
         held: what is on chip when it ends.
         own: what the loop nest of a layer that runs alone with operands on chip holds, on a machine of one unit.
     """
@@ -87,8 +89,8 @@ class Scene:
     event: Event | None
     fetched: tuple[Source, ...] = ()
     sent: tuple[Source, ...] = ()
-    rows: Mapping[tuple[int, int], Rows] = field(default_factory=dict[tuple[int, int], Rows])
-    stage: Mapping[int, Plot] = field(default_factory=dict[int, Plot])
+    rows: Mapping[Spot, Rows] = field(default_factory=dict[Spot, Rows])
+    stage: Mapping[Spot, Plot] = field(default_factory=dict[Spot, Plot])
     sums: Mapping[int, Plot] = field(default_factory=dict[int, Plot])
     held: tuple[Plot, ...] = ()
     own: Plot | None = None
@@ -150,7 +152,7 @@ class _Gathering:
     plots: list[Plot] = field(default_factory=list[Plot])
     reserved: list[int] = field(default_factory=list[int])
     groups: list[Grouping | None] = field(default_factory=list["Grouping | None"])
-    rows: dict[tuple[int, int], Rows] = field(default_factory=dict[tuple[int, int], Rows])
+    rows: dict[Spot, Rows] = field(default_factory=dict[Spot, Rows])
     loaded: dict[int, int] = field(default_factory=dict[int, int])
     nests: dict[int, Nested] = field(default_factory=dict[int, Nested])
     done: int = 0
@@ -192,13 +194,13 @@ class _Gathering:
 
     def _drop(self, stay: Mapping[int, int]) -> None:
         """Between two segments: rows that nobody wants any more, and copies of rows that have their home elsewhere."""
-        for (m, unit), rows in list(self.rows.items()):
+        for (m, columns, unit), rows in list(self.rows.items()):
             lines = stay.get(m, 0) & home(self.steps.maps[m].lines, self.chip.units, unit)
             left = {line: plot for line, plot in rows.items() if lines >> line & 1}
             if left:
-                self.rows[m, unit] = left
+                self.rows[m, columns, unit] = left
             else:
-                del self.rows[m, unit]
+                del self.rows[m, columns, unit]
 
     def _held(self) -> tuple[Plot, ...]:
         found = tuple(plot for rows in self.rows.values() for plot in rows.values())
@@ -228,8 +230,8 @@ class _Gathering:
             lines, units = self.steps.maps[made.output].lines, self.chip.units
             for unit in range(units):
                 block = lines_of(home(lines, units, unit))
-                self.rows[made.output, unit] = {line: self._row(made.output, unit) for line in block}
-        where = {(m, unit): dict(rows) for (m, unit), rows in self.rows.items() if m in here}
+                self.rows[made.output, 0, unit] = {line: self._row(unit, (made.output, 0)) for line in block}
+        where = {spot: dict(rows) for spot, rows in self.rows.items() if spot[0] in here}
         words = -(-made.figures.memory[self.chip.memory] // self.chip.machine.word_bytes)
         # Where several units share rows, the nest has the same addresses in all of them.
         own = self._tile(0, words) if self.chip.units == 1 and words else None
@@ -241,7 +243,7 @@ class _Gathering:
         self.reserved.append(words if own is None else 0)
 
     def _strips(self, number: int, segment: Strips) -> None:
-        grouping = grouped(self.steps, self.chip, segment.positions)
+        grouping = grouped(self.steps, self.chip, segment.positions, segment.columns)
         assert grouping is not None
         self.groups.append(grouping)
         local, units = grouping.local, self.chip.units
@@ -255,23 +257,22 @@ class _Gathering:
             self._section(number, grouping, event)
 
     def _section(self, number: int, grouping: Grouping, event: Event) -> None:
-        section, maps = event.section, grouping.maps
-        step = self.steps.steps[grouping.numbers[section.step]]
-        out = step.map
+        section, pieces = event.section, grouping.pieces
+        outputs = grouping.group.parts[section.part].outputs
         fetched = tuple(self._fetch(event, grouping))
-        for m, unit, lines in event.over:
-            rows, mine = self.rows[maps[m], unit], self.rows.setdefault((out, unit), {})
+        for m, out, unit, lines in event.over:
+            rows, mine = self.rows[*pieces[m], unit], self.rows.setdefault((*pieces[out], unit), {})
             mine.update({line: rows[line] for line in lines_of(lines)})
-        for unit, lines in event.rows:
-            mine = self.rows.setdefault((out, unit), {})
-            mine.update({line: self._row(out, unit) for line in lines_of(lines)})
-        stage, sums = self._tiles(event, grouping.grains[section.step], out)
-        sent = tuple(self._sent(event, maps))
-        used = dict.fromkeys([*(maps[m] for m, _, _ in section.needs), out])
-        where = {(m, u): dict(self.rows.get((m, u), {})) for m in used for u in range(self.chip.units)}
+        for out, unit, lines in event.rows:
+            mine = self.rows.setdefault((*pieces[out], unit), {})
+            mine.update({line: self._row(unit, pieces[out]) for line in lines_of(lines)})
+        stage, sums = self._tiles(event, grouping)
+        sent = tuple(self._sent(event, pieces))
+        used = dict.fromkeys(pieces[m] for m in (*(m for m, _, _ in section.needs), *outputs))
+        where = {(*piece, u): dict(self.rows.get((*piece, u), {})) for piece in used for u in range(self.chip.units)}
         self._held()
         for m, unit, lines in event.dead:
-            mine = self.rows.get((maps[m], unit), {})
+            mine = self.rows.get((*pieces[m], unit), {})
             for line in lines_of(lines):
                 mine.pop(line, None)
         held = tuple(plot for mine in self.rows.values() for plot in mine.values())
@@ -279,62 +280,67 @@ class _Gathering:
         self.scenes.append(Scene(number, number_of_step, event, fetched, sent, where, stage, sums, held))
         self.reserved.append(-(-grouping.holding.maps // self.chip.machine.word_bytes))
 
-    def _row(self, m: int, unit: int, columns: int = 0) -> Plot:
-        plot = self._plot(unit, self.steps.maps[m].words, self.steps.maps[m].channels)
-        plot.columns = columns
+    def _row(self, unit: int, piece: tuple[int, int], columns: int = 0) -> Plot:
+        """Room for a row of a map or piece, of which only some columns may be there."""
+        made, whole = self.steps.maps[piece[0]], piece[1]
+        plot = self._plot(unit, whole.bit_count() * made.channels if whole else made.words, made.channels)
+        plot.columns = whole or columns
         return plot
 
-    def _sent(self, event: Event, maps: Sequence[int]) -> Iterator[Source]:
+    def _sent(self, event: Event, pieces: Sequence[tuple[int, int]]) -> Iterator[Source]:
         for m, source, target, lines in event.homing:
-            number = maps[m]
-            there = {line: self.rows[number, source][line] for line in lines_of(lines)}
-            mine = self.rows.setdefault((number, target), {})
-            here = {line: mine.get(line) or self._row(number, target) for line in there}
+            piece = pieces[m]
+            there = {line: self.rows[*piece, source][line] for line in lines_of(lines)}
+            mine = self.rows.setdefault((*piece, target), {})
+            here = {line: mine.get(line) or self._row(target, piece) for line in there}
             mine.update(here)
-            yield Source(number, target, lines, source, there, here)
+            yield Source(piece[0], target, lines, source, there, here)
 
     def _fetch(self, event: Event, grouping: Grouping) -> Iterator[Source]:
-        maps = grouping.maps
         for m, unit, lines in event.loads:
-            number = maps[m]
-            here = {line: self._row(number, unit, grouping.touched(number)) for line in lines_of(lines)}
-            self.rows.setdefault((number, unit), {}).update(here)
+            number, _ = piece = grouping.pieces[m]
+            here = {line: self._row(unit, piece, grouping.touched(number)) for line in lines_of(lines)}
+            self.rows.setdefault((*piece, unit), {}).update(here)
             self.loaded[number] = self.loaded.get(number, 0) | lines
             yield Source(number, unit, lines, -1, {}, here)
         for m, source, target, lines in event.moves:
-            number = maps[m]
-            there = {line: self.rows[number, source][line] for line in lines_of(lines)}
-            here = {line: self._row(number, target, plot.columns) for line, plot in there.items()}
-            self.rows.setdefault((number, target), {}).update(here)
-            yield Source(number, target, lines, source, there, here)
+            piece = grouping.pieces[m]
+            there = {line: self.rows[*piece, source][line] for line in lines_of(lines)}
+            here = {line: self._row(target, piece, plot.columns) for line, plot in there.items()}
+            self.rows.setdefault((*piece, target), {}).update(here)
+            yield Source(piece[0], target, lines, source, there, here)
 
     def _tile(self, unit: int, words: int) -> Plot:
         plot = self._plot(unit, words, words)
         plot.granule = words
         return plot
 
-    def _tiles(self, event: Event, cut: Grain, out: int) -> tuple[dict[int, Plot], dict[int, Plot]]:
+    def _tiles(self, event: Event, grouping: Grouping) -> tuple[dict[Spot, Plot], dict[int, Plot]]:
         """Room for what only passes through, tile by tile, and for accumulators."""
-        columns = self.steps.maps[out].geometry.columns
+        section = event.section
+        cut = grouping.grains[section.step]
+        first, stop = section.columns
         wide = self.chip.machine.accumulator_bytes // self.chip.machine.word_bytes
-        stage: dict[int, Plot] = {}
+        stage: dict[Spot, Plot] = {}
         sums: dict[int, Plot] = {}
-        for unit, block in enumerate(event.section.output):
-            passing = block & ~with_rows(event, unit)
-            if passing:
-                words = passing.bit_count() * columns * cut.passing
-                stage[unit] = self._tile(unit, words)
+        for unit, block in enumerate(section.output):
+            for out in grouping.group.parts[section.part].outputs:
+                passing = block & ~with_rows(event, out, unit)
+                if passing:
+                    columns = grouping.group.columns[out].bit_count()
+                    words = passing.bit_count() * columns * cut.passing
+                    stage[*grouping.pieces[out], unit] = self._tile(unit, words)
             if block and cut.tile < cut.bytes:
-                words = block.bit_count() * columns * cut.passing * wide
+                words = block.bit_count() * (stop - first) * cut.passing * wide
                 sums[unit] = self._tile(unit, words)
         return stage, sums
 
 
-def with_rows(event: Event, unit: int) -> int:
-    """Lines of a unit's output that have room as rows."""
+def with_rows(event: Event, out: int, unit: int) -> int:
+    """Lines of a map (or piece) that a unit computes and that have room as rows."""
     mask = 0
-    for u, lines in event.rows:
-        mask |= lines if u == unit else 0
-    for _, u, lines in event.over:
-        mask |= lines if u == unit else 0
+    for m, u, lines in event.rows:
+        mask |= lines if (m, u) == (out, unit) else 0
+    for _, m, u, lines in event.over:
+        mask |= lines if (m, u) == (out, unit) else 0
     return mask

@@ -416,30 +416,34 @@ class Search:
         if self.scope == "layerwise" or self.chip.why:
             return
         never: list[int] = []
+        wide: list[int] = []
         for positions, stop in self.orders.groups(moment, LONGEST if self.scope == "fused" else 1):
             mask = mask_of(positions)
             if any(mask & other == other for other in never):
                 continue
-            member = self._member(positions, stop)
-            if member is None or member.known.first is None:
+            member = self._member(positions, stop, not any(mask & other == other for other in wide))
+            if member is None or member.known.hopeless:
                 never.append(mask)
-            else:
+                continue
+            if member.known.in_blocks:
+                wide.append(mask)
+            if member.known.first is not None:
                 yield member
 
-    def _member(self, positions: tuple[int, ...], stop: int) -> _Member | None:
+    def _member(self, positions: tuple[int, ...], stop: int, by_rows: bool) -> _Member | None:
         """What is known of a group; None where one of its layers cannot be run by strips."""
         grouping = grouped(self.steps, self.chip, positions)
         if grouping is None:
             return None
-        block = self._block(grouping, stop)
+        block = self._block(grouping, stop, by_rows)
         if block not in self._blocks:
             if block.group not in self._cuts:
                 self._cuts[block.group] = Cuts(block.group, self.meter)
             self._blocks[block] = Options(block, self._cuts[block.group])
         return _Member(stop, grouping, self._blocks[block])
 
-    def _block(self, grouping: Grouping, stop: int) -> Block:
-        """All that decides how a group may be run."""
+    def _block(self, grouping: Grouping, stop: int, by_rows: bool) -> Block:
+        """All that decides how a group may be run; ``by_rows``: whether smaller ones can be cut into strips alone."""
         maps, group = grouping.maps, grouping.group
         word = self.chip.machine.word_bytes
         kernels = (
@@ -456,6 +460,8 @@ class Search:
             frozenset(i for i in group.later if self.steps.maps[maps[i]].must_store),
             frozenset(i for i, m in enumerate(maps) if self._may_stay(grouping, m, stop)),
             tuple(self._narrow(m) for m in maps),
+            sum(self.alone[position][0] for position in grouping.positions),
+            by_rows,
         )
 
     def _until(self, m: int, stop: int) -> int:
@@ -508,8 +514,8 @@ class Search:
         passing = tuple((h.map, each) for h, each in zip(others, way.passing, strict=True) if each)
         entering = sorted((*((maps[i], each) for i, each in way.entering), *passing))
         leaving = sorted((*((maps[i], each) for i, each in way.leaving), *passing))
-        bounds = member.known.cuts.levels[way.level]
-        segment = Strips(member.grouping.positions, bounds, tuple(entering), tuple(leaving))
+        rows, columns = member.known.cuts.cut(way.level)
+        segment = Strips(member.grouping.positions, rows, tuple(entering), tuple(leaving), columns)
         self.meter.work += 8
         state = [Held(maps[i], each, stored) for i, each, stored in way.after]
         state += [Held(h.map, each, h.stored) for h, each in zip(others, way.passing, strict=True)]

@@ -32,6 +32,7 @@ class SegmentRecord:
     bounds: tuple[int, ...]
     entering: tuple[tuple[int, int], ...]
     leaving: tuple[tuple[int, int], ...]
+    columns: tuple[int, ...] = ()
     schedule: ScheduleRecord | None = None
 
 
@@ -61,7 +62,7 @@ def network_record(network: Network) -> NetworkRecord:
 def _segment_record(segment: Segment) -> SegmentRecord:
     if isinstance(segment, Alone):
         schedule = record(segment.schedule) if segment.schedule else None
-        return SegmentRecord(segment.positions, (), segment.entering, segment.leaving, schedule)
+        return SegmentRecord(segment.positions, (), segment.entering, segment.leaving, (), schedule)
     return SegmentRecord(*segment)
 
 
@@ -144,30 +145,44 @@ def _executed(positions: tuple[int, ...], steps: Steps, done: int) -> int:
 def _segment(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> Segment:
     if stored.schedule is not None:
         return _nest(stored, stored.schedule, steps, chip)
-    if not stored.bounds:
-        if len(stored.positions) > 1 or stored.entering or stored.leaving:
-            raise Damaged("several layers, or rows on chip, but no strips")
-        return Alone(stored.positions[0])
+    if stored.bounds:
+        return _strips(stored, scope, steps, chip)
+    if len(stored.positions) > 1 or stored.entering or stored.leaving or stored.columns:
+        raise Damaged("several layers, or rows on chip, but no strips")
+    return Alone(stored.positions[0])
+
+
+def _strips(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> Strips:
+    """Layers that run by strips."""
     longest = LONGEST if scope == "fused" else 1
     if len(stored.positions) > longest:
         raise Damaged(f"{len(stored.positions)} layers run together, which may be {longest}")
     grouping = grouped(steps, chip, stored.positions)
     if grouping is None:
         raise Damaged("its layers cannot run by strips")
-    rows = grouping.group.parts[-1].rows
-    if any(one >= two for one, two in pairwise((0, *stored.bounds))) or stored.bounds[-1] != rows:
-        raise Damaged(f"its strips do not end one after the other, and at row {rows}")
+    last = grouping.group.parts[-1]
+    if not _cuts(stored.bounds, last.rows):
+        raise Damaged(f"its strips do not end one after the other, and at row {last.rows}")
+    if stored.columns and not (len(stored.columns) > 1 and _cuts(stored.columns, last.columns[1])):
+        raise Damaged(f"its blocks do not end one after the other, and at column {last.columns[1]}")
     for lines in (stored.entering, stored.leaving):
         _check_lines(lines, steps, chip)
     passing = [[of for of in lines if of[0] not in grouping.local] for lines in (stored.entering, stored.leaving)]
     if passing[0] != passing[1]:
         raise Damaged("maps that its layers do not read are not as they were when it ends")
-    return Strips(stored.positions, stored.bounds, stored.entering, stored.leaving)
+    if stored.columns and any(m in grouping.local for m, _ in (*stored.entering, *stored.leaving)):
+        raise Damaged("it is cut into blocks of columns, but its own maps are on chip before or behind it")
+    return Strips(stored.positions, stored.bounds, stored.entering, stored.leaving, stored.columns)
+
+
+def _cuts(bounds: Sequence[int], size: int) -> bool:
+    """Whether bounds cut an axis of a size into parts that all have something of it."""
+    return bounds[-1] == size and all(one < two for one, two in pairwise((0, *bounds)))
 
 
 def _nest(stored: SegmentRecord, schedule: ScheduleRecord, steps: Steps, chip: Chip) -> Alone:
     """A layer with operands on chip."""
-    if stored.bounds or len(stored.positions) > 1:
+    if stored.bounds or stored.columns or len(stored.positions) > 1:
         raise Damaged("several layers, or strips, under one schedule")
     (position,) = stored.positions
     if not operands(steps, chip, position):
@@ -295,7 +310,7 @@ class _Replay:
         self.moved += made.figures.dram_bytes
 
     def _strips(self, segment: Strips) -> None:
-        grouping = grouped(self.steps, self.chip, segment.positions)
+        grouping = grouped(self.steps, self.chip, segment.positions, segment.columns)
         assert grouping is not None
         maps = self.steps.maps
         self._begin(segment.entering)
@@ -314,17 +329,16 @@ class _Replay:
         found = run(way, entering, leaving, record=True, room=room)
         if not found.whole:
             raise Damaged("there is no room for its rows on chip")
-        self._after(grouping, found)
+        if not segment.columns:
+            self._after(grouping, found)
         self._count(grouping, way, found)
 
     def _after(self, grouping: Grouping, found: Run) -> None:
         """What is on chip when a segment ends."""
         now = {(grouping.local[m], u): lines for (m, u), lines in self.present.items() if m in grouping.local}
         for event in found.events:
-            out = grouping.group.parts[event.section.step].output
             more = [*event.loads, *((m, to, lines) for m, _, to, lines in (*event.moves, *event.homing))]
-            more += [(out, unit, lines) for unit, lines in event.rows]
-            more += [(out, unit, lines) for _, unit, lines in event.over]
+            more += [*event.rows, *((out, unit, lines) for _, out, unit, lines in event.over)]
             for m, unit, lines in more:
                 now[m, unit] = now.get((m, unit), 0) | lines
             for m, unit, lines in event.dead:
@@ -343,7 +357,7 @@ class _Replay:
             for i, _, lines in event.loads:
                 m = grouping.maps[i]
                 self.loaded[m] = self.loaded.get(m, 0) | lines
-                self.moved += lines.bit_count() * grouping.line_bytes(m, word)
+                self.moved += lines.bit_count() * grouping.loaded_bytes(i, word)
 
 
 def check_network(plan: Plan) -> None:

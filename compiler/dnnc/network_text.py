@@ -39,12 +39,14 @@ def _group(of: Residency, group: Group) -> Iterator[str]:
     stay, again = of.kernel_bytes(group)
     rows = [stop - first for first, stop in group.rows]
     some = f"{lengths_text(rows)} rows" if len(rows) > 1 else f"all at once: {plural(rows[0], 'row')}"
-    cut = f"{some} of {group.layers[-1]}"
-    yield f"group {group.number}: {plural(len(group.layers), 'layer')} in {plural(len(rows), 'strip')}"
+    columns = [stop - first for first, stop in group.columns]
+    blocks = f" of each of {plural(len(columns), 'block')} of columns" if columns else ""
+    yield f"group {group.number}: {plural(len(group.layers), 'layer')} in {plural(len(rows), 'strip')}{blocks}"
     facts = {
         "layers": ", ".join(group.layers),
-        "strips": cut,
-        "kernels": kernels_text(len(rows), stay, again),
+        "strips": f"{some} of {group.layers[-1]}",
+        "blocks": f"{lengths_text(columns)} columns" if columns else "",
+        "kernels": kernels_text(group.turns, stay, again),
         "before": _on_chip(of, group.strips.entering),
         "after": _on_chip(of, group.strips.leaving),
     }
@@ -84,15 +86,16 @@ STORED = "needed: by all rows; free: of all units' memories, beside what else is
 
 def groups_grid(of: Residency) -> Grid:
     """A line for each group."""
-    headings = ("group", "layers", "names", "strips", "rows of the last", "kernels")
+    headings = ("group", "layers", "names", "strips", "rows of the last", "columns", "kernels")
     rows: list[tuple[str, ...]] = []
     for group in of.groups:
         lengths = [stop - first for first, stop in group.rows]
         names = " to ".join(dict.fromkeys((group.layers[0], group.layers[-1])))
-        kernels = kernels_text(len(lengths), *of.kernel_bytes(group))
+        kernels = kernels_text(group.turns, *of.kernel_bytes(group))
+        columns = lengths_text([stop - first for first, stop in group.columns]) if group.columns else "all"
         number, count, strips = str(group.number), str(len(group.layers)), str(len(lengths))
-        rows.append((number, count, names, strips, lengths_text(lengths), kernels))
-    text = frozenset({"names", "rows of the last", "kernels"})
+        rows.append((number, count, names, strips, lengths_text(lengths), columns, kernels))
+    text = frozenset({"names", "rows of the last", "columns", "kernels"})
     return Grid(headings, tuple(rows), text, frozenset({"names"}))
 
 
@@ -159,15 +162,17 @@ class Section(NamedTuple):
     """What a layer does in one section.
 
     Attributes:
-        strip: from 1; ``half``: "pool" and "unpooled" where a fused pool is a section of its own, else empty.
-        first, stop: rows of its output.
+        strip, block: from 1; ``half``: "pool" and "unpooled" where a fused pool is a section of its own, else empty.
+        first, stop: rows of its output; ``columns``: likewise.
         chip, dram, stored: (value, rows) that it reads from chip, from DRAM, and that it writes to DRAM.
     """
 
     strip: int
+    block: int
     half: str
     first: int
     stop: int
+    columns: tuple[int, int]
     chip: tuple[tuple[str, int], ...]
     dram: tuple[tuple[str, int], ...]
     stored: tuple[tuple[str, int], ...]
@@ -175,16 +180,18 @@ class Section(NamedTuple):
 
 def strips_grid(of: Residency, layer: LayerPlan) -> Grid:
     """A line for each section of a layer: the rows it computes, and what it reads from chip and from DRAM."""
-    headings = ("strip", "rows", "from chip", "from DRAM", "to DRAM")
+    headings = ("block", "strip", "rows", "columns", "from chip", "from DRAM", "to DRAM")
     rows = tuple(
         (
+            str(s.block),
             str(s.strip),
             f"{s.half} {s.first + 1} to {s.stop}".strip(),
-            *(", ".join(f"{value} {count}" for value, count in found) or "-" for found in s[4:]),
+            f"{s.columns[0] + 1} to {s.columns[1]}",
+            *(", ".join(f"{value} {count}" for value, count in found) or "-" for found in (s.chip, s.dram, s.stored)),
         )
         for s in sections(of, layer)
     )
-    return Grid(headings, rows, frozenset(headings[1:]), frozenset(headings[2:]))
+    return Grid(headings, rows, frozenset(headings[2:]), frozenset(headings[4:]))
 
 
 def strips_data(of: Residency, layer: LayerPlan) -> list[Data]:
@@ -210,19 +217,21 @@ def sections(of: Residency, layer: LayerPlan) -> Iterator[Section]:
 
 
 def _section(of: Residency, group: Group, scene: Scene, half: str) -> Section:
-    event, local = scene.event, of.grouping(group).maps
+    event, maps = scene.event, of.grouping(group).maps
     assert event is not None
     assert scene.step is not None
     section, out = event.section, of.made.steps.steps[scene.step].map
-    needed = _by_map((local[m], lines) for m, _, lines in section.needs)
-    loaded = _by_map((local[m], lines) for m, _, lines in event.loads)
-    chip = {m: lines & ~loaded.get(m, 0) for m, lines in needed.items()}
-    stored = _by_map((out, lines & of.made.stored[out]) for lines in section.output)
-    read, fetched, written = (_counted(of, found) for found in (chip, loaded, stored))
-    return Section(section.strip + 1, half, section.first, section.stop, read, fetched, written)
+    needed = _united((m, lines) for m, _, lines in section.needs)
+    loaded = _united((m, lines) for m, _, lines in event.loads)
+    chip = _united((maps[m], lines & ~loaded.get(m, 0)) for m, lines in needed.items())
+    dram = _united((maps[m], lines) for m, lines in loaded.items())
+    stored = _united((out, lines & of.made.stored[out]) for lines in section.output)
+    read, fetched, written = (_counted(of, found) for found in (chip, dram, stored))
+    where = section.first, section.stop, section.columns
+    return Section(section.strip + 1, section.block + 1, half, *where, read, fetched, written)
 
 
-def _by_map(found: Iterable[tuple[int, int]]) -> dict[int, int]:
+def _united(found: Iterable[tuple[int, int]]) -> dict[int, int]:
     """The lines of every map, of all units together."""
     out: dict[int, int] = {}
     for m, lines in found:

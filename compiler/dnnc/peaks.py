@@ -69,21 +69,21 @@ class Peaks:
                 at = self._slices[m].start + image * rows.size + known[start, stop]
                 first[at] = t
                 last[at[last[at] < 0]] = t
-            begin = self._slices[part.output].start + image * part.rows
-            first[begin + start : begin + stop] = t
+            for out in part.outputs:
+                begin = self._slices[out].start + image * part.rows
+                first[begin + start : begin + stop] = t
         return first, last
 
     @cached_property
     def _looks(self) -> tuple[tuple[tuple[int, Window, dict[tuple[int, int], Ints]], ...], ...]:
-        """For every step the maps that it reads, by which windows, and the rows touched as far as they are known."""
+        """For every part the maps that it reads, by which windows, and the rows touched as far as they are known."""
         parts = self.way.group.parts
-        return tuple(tuple((m, rows, _touches(rows)) for m, rows, _ in part.reads) for part in parts)
+        return tuple(tuple((m, rows, _touches(rows)) for m, rows, _, _ in part.reads) for part in parts)
 
-    @cached_property
+    @property
     def _over(self) -> dict[int, tuple[int, ...]]:
         """For every map computed those that it may be written over."""
-        group = self.way.group
-        return {part.output: overlays for part, overlays in zip(group.parts, group.overlays, strict=True)}
+        return self.way.group.overlays
 
     @cached_property
     def _meets(self) -> tuple[tuple[int, ...], ...]:
@@ -146,8 +146,7 @@ class Peaks:
         over = np.zeros(lines, np.bool_)
         for m, leaves in zip(self._over[out], leaving[1:], strict=True):
             over |= (self._lives[1][self._slices[m]] == first) & ~flags(leaves, lines)
-        passing = group.parts[group.computed[out]].passing
-        weights = np.where(rows, np.where(over, -group.sizes[out], 0), np.where(over, 0, passing))
+        weights = np.where(rows, np.where(over, -group.sizes[out], 0), np.where(over, 0, group.passing[out]))
         return np.bincount(first, weights, len(self._steps)).astype(np.int64)
 
 

@@ -100,7 +100,7 @@ def grow(lives: Lives, words: int) -> None:
         for at in range(plot.start, plot.end + 1):
             active[at].append(plot)
     for number, scene in enumerate(lives.scenes):
-        for unit, plot in scene.stage.items():
+        for (_, _, unit), plot in scene.stage.items():
             if unit not in scene.sums:
                 others = [other for other in active[number] if other.unit == unit and other is not plot]
                 first, end = max(_gaps(others, lives.reserved[number], words), key=lambda gap: gap[1] - gap[0])

@@ -25,7 +25,7 @@ class LayerPlan:
             this is not used.
         figures: what it moves, holds and takes in the plan.
         compulsory_bytes, lower_bound_bytes: of the layer by itself.
-        strips: in how many strips it runs with others; 0 where it runs by itself.
+        strips: in how many strips it runs with others, of all blocks of columns; 0 where it runs by itself.
         alone: its figures by itself, from DRAM to DRAM, where it does not run so.
     """
 

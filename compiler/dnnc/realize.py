@@ -134,7 +134,7 @@ def _nest_figures(plan: Realized, segment: int, nest: Nested) -> Figures:
     written = 0
     for unit in range(plan.chip.units) if "output" in nest.maps else ():
         made = plan.steps.maps[nest.output]
-        going = sum(1 << line for line in plan.lives.scenes[at].rows[nest.output, unit]) & plan.stored[nest.output]
+        going = sum(1 << line for line in plan.lives.scenes[at].rows[nest.output, 0, unit]) & plan.stored[nest.output]
         for region in whole_regions(made, output.view, going):
             moved = bursts(output.view, region, machine.word_bytes, machine.dram.burst_bytes) * machine.dram.burst_bytes
             written += moved
@@ -151,7 +151,7 @@ def _shares(plan: Realized, segment: int, grouping: Grouping) -> Iterator[tuple[
     for number, cut, pinned in zip(grouping.numbers, grouping.grains, grouping.holding.pinned, strict=True):
         scenes = [(at, scene) for at, scene in enumerate(plan.lives.of_segment(segment), first) if scene.step == number]
         kernels = plan.kernels[segment][number]
-        share = _Share(plan, plan.steps.steps[number], kernels, scenes)
+        share = _Share(plan, grouping, plan.steps.steps[number], kernels, scenes)
         yield share.step.position, share.figures(cut, pinned)
 
 
@@ -160,6 +160,7 @@ class _Share:
     """What one step of a group moves, holds and takes."""
 
     plan: Realized
+    grouping: Grouping
     step: Step
     kernels: Kernels
     scenes: Sequence[tuple[int, Scene]]
@@ -174,7 +175,7 @@ class _Share:
         for _, scene in self.scenes:
             self._rows(scene, payload)
             moved = self._rows_on_bus(scene, bus)
-            work = cycles(layer.shape, cut, self.plan.chip, _blocks(scene))
+            work = cycles(layer.shape, cut, self.plan.chip, _blocks(scene), _columns(scene))
             computing += work
             took += max(work, round((moved + kernels) * per_byte))
         used = {memory.name: 0 for memory in machine.memories}
@@ -223,8 +224,9 @@ class _Share:
         made, lines = maps[self.step.map], 0
         for block in scene.event.section.output:
             lines += (block & self.plan.stored.get(self.step.map, 0)).bit_count()
+        first, stop = _columns(scene)
         if lines:
-            _add(to, "output", 0, lines * made.words * word)
+            _add(to, "output", 0, lines * (stop - first) * made.channels * word)
 
     def _rows_on_bus(self, scene: Scene, to: Moved) -> int:
         """The same in bursts; the bytes in both directions."""
@@ -237,7 +239,7 @@ class _Share:
                 _add(to, _role(operand.role), moved, 0)
                 total += moved
         stored = self.plan.stored.get(self.step.map, 0)
-        for region in stored_regions(steps, self.step, scene, stored, self.kernels.tiles):
+        for region in stored_regions(self.grouping, self.step, scene, stored, self.kernels.tiles):
             moved = bursts(output_of(self.step).view, region, word, burst) * burst
             _add(to, "output", 0, moved)
             total += moved
@@ -256,6 +258,11 @@ def _add(to: Moved, role: str, read: int, written: int) -> None:
 def _blocks(scene: Scene) -> tuple[tuple[int, int], ...]:
     assert scene.event is not None
     return tuple(block for block in scene.event.section.blocks if block[1] > block[0])
+
+
+def _columns(scene: Scene) -> tuple[int, int]:
+    assert scene.event is not None
+    return scene.event.section.columns
 
 
 def _sum(a: Figures, b: Figures) -> Figures:

@@ -92,7 +92,8 @@ def runs(plan: Plan, made: Realized | None = None) -> Mapping[str, tuple[str, st
         how[nest.layer.name] = nest.schedule.mode, loops(nest.schedule, nest.layer.shape)
     known: Mapping[str, str] = modes(made) if made else {}
     for group in groups(plan):
-        strips = f"strips {len(group.rows)} of group {group.number}"
+        count = " x ".join(str(len(of)) for of in (group.rows, group.columns) if of)
+        strips = f"strips {count} of group {group.number}"
         how.update({name: (known.get(name, "-"), strips) for name in group.layers})
     return how
 

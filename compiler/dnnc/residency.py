@@ -140,9 +140,10 @@ class Residency:
         assert scene.step is not None
         group, section = self._by_segment[scene.segment], scene.event.section
         name = self.plan.layer_of(self.made.steps.steps[scene.step].layer.name)
-        strip = f"strip {section.strip + 1} of group {group.number}" if len(group.rows) > 1 else f"group {group.number}"
+        strip = f"strip {section.strip + 1} of " if len(group.rows) > 1 else ""
+        block = f"block {section.block + 1} of " if group.columns else ""
         image = f" of image {section.image + 1}" if self.grouping(group).group.images > 1 else ""
-        return f"{name} ({strip}{image})"
+        return f"{name} ({strip}{block}group {group.number}{image})"
 
     @cached_property
     def _by_segment(self) -> dict[int, Group]:
@@ -324,15 +325,20 @@ class Residency:
             if tenant.plot.unit == unit and tenant.start <= at <= tenant.end:
                 rows.setdefault((tenant.map, tenant.kind), []).append(tenant.plot.words * self._word)
         holders = [
-            Holder(
-                maps[m].value, f"{len(sizes)} of {maps[m].lines} rows" if kind == "row" else _PASSING[kind], sum(sizes)
-            )
+            Holder(maps[m].value, self._rows(m, sizes) if kind == "row" else _PASSING[kind], sum(sizes))
             for (m, kind), sizes in rows.items()
         ]
         reserved = self.made.lives.reserved[at] * self._word
         if reserved:
             holders.append(Holder(self.when(at), "its own tiles" if scene.event is None else "kernels", reserved))
         return Fullest(self.memory, self.when(at), held[at], _largest_first(holders))
+
+    def _rows(self, m: int, sizes: Sequence[int]) -> str:
+        """How many rows of a map there are, of these bytes each."""
+        made = self.made.steps.maps[m]
+        if any(size < made.words * self._word for size in sizes):
+            return f"some columns of {made.lines} rows"
+        return f"{len(sizes)} of {made.lines} rows"
 
     def _others(self, memory: Memory) -> Fullest:
         """Of a memory for kernels and parameters: group by group, and layer by layer."""
@@ -389,7 +395,7 @@ class Residency:
         if not cut.each:
             return ""
         stay = kernels.pinned * cut.each
-        return kernels_text(len(group.rows), stay, cut.whole - stay)
+        return kernels_text(group.turns, stay, cut.whole - stay)
 
     def kernel_bytes(self, group: Group) -> tuple[int, int]:
         """Bytes in DRAM of a group's kernels: of those that stay on chip, and of those that come with every strip."""
@@ -409,7 +415,7 @@ def _largest_first(holders: Iterable[Holder]) -> tuple[Holder, ...]:
 
 def _rows_of(scene: Scene) -> Iterator[tuple[int, Plot]]:
     """(map, plot) of all rows that a section reads, computes or sends; what it computes last."""
-    for (m, _), rows in scene.rows.items():
+    for (m, _, _), rows in scene.rows.items():
         yield from ((m, plot) for plot in rows.values())
     for source in scene.sent:
         yield from ((source.map, plot) for plot in source.here.values())

@@ -43,12 +43,15 @@ class Strips(NamedTuple):
         bounds: rows of the last step's output computed by the end of every strip.
         entering: (map, lines of every unit's block on chip when it starts) of maps that it reads or that stay.
         leaving: likewise when it ends.
+        columns: of the last step's output computed by the end of every block of columns; none if there is one block.
+            With more than one no map that its layers read or compute enters or leaves.
     """
 
     positions: tuple[int, ...]
     bounds: tuple[int, ...]
     entering: tuple[tuple[int, int], ...]
     leaving: tuple[tuple[int, int], ...]
+    columns: tuple[int, ...] = ()
 
 
 Segment = Alone | Strips

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from dnnc.axis import rows as lines_of
 from dnnc.emit_planes import Box, clip
+from dnnc.grouping import Grouping
 from dnnc.kernels import Tile
 from dnnc.layer import Operand
 from dnnc.lives import Scene, Source, with_rows
@@ -92,16 +93,26 @@ def loaded_regions(steps: Steps, operand: Operand, sources: Sequence[Source]) ->
         yield from regions(steps.maps[source.map], operand.view, source.lines, columns)
 
 
-def stored_regions(steps: Steps, step: Step, scene: Scene, stored: int, tiles: Sequence[Tile]) -> Iterator[Region]:
+def outputs(grouping: Grouping, scene: Scene) -> Iterator[tuple[int, int]]:
+    """What a section computes: the group's number of a map (or a piece of it), and the mask of its columns; 0: all."""
+    assert scene.event is not None
+    for out in grouping.group.parts[scene.event.section.part].outputs:
+        yield out, grouping.pieces[out][1]
+
+
+def stored_regions(
+    grouping: Grouping, step: Step, scene: Scene, stored: int, tiles: Sequence[Tile]
+) -> Iterator[Region]:  # fmt: skip
     """The regions of a section's output that go to DRAM: rows whole, what only passes through tile by tile."""
     assert scene.event is not None
-    made, view = steps.maps[step.map], output_of(step).view
+    made, view = grouping.steps.maps[step.map], output_of(step).view
     for unit, block in enumerate(scene.event.section.output):
-        rows = with_rows(scene.event, unit)
-        yield from regions(made, view, block & rows & stored)
-        for tile in tiles:
-            for _, some in _runs(block & ~rows, stored):
-                yield from regions(made, view, some, tile=tile)
+        for out, columns in outputs(grouping, scene):
+            rows = with_rows(scene.event, out, unit)
+            yield from regions(made, view, block & rows & stored, columns)
+            for tile in tiles:
+                for _, some in _runs(block & ~rows, stored):
+                    yield from regions(made, view, some, columns, tile)
 
 
 def _runs(lines: int, stored: int) -> Iterator[tuple[bool, int]]:

@@ -2,7 +2,8 @@
 
 A strip is some rows of what the group's last step computes, and of every other step as many as those take. All steps
 run for one strip before the next begins, so that of what is computed and used inside the group only the rows in use
-are on chip: halos stay there and are not computed again. Images follow one another.
+are on chip: halos stay there and are not computed again. Images follow one another. A group that is cut into blocks of
+columns, too (``columns``), goes through all strips of a block before the next one begins.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import groupby, product
 from typing import NamedTuple
 
 from dnnc.axis import touched
@@ -41,14 +43,18 @@ class Section(NamedTuple):
     """What one step does in one strip.
 
     Attributes:
-        step: position in the group; image and strip: where it is.
-        first, stop: rows of the step's output, in the image.
+        part: of the group; ``step``: its step, ``block``: its block of columns.
+        image, strip: where it is.
+        first, stop: rows of the step's output, in the image; ``columns``: likewise (first, stop).
         blocks: for every unit its (first, stop) rows; empty ones where the rows do not suffice.
         needs: (map, unit, lines) that it reads.
         output: for every unit the lines that it computes.
     """
 
+    part: int
     step: int
+    block: int
+    columns: tuple[int, int]
     image: int
     strip: int
     first: int
@@ -64,8 +70,8 @@ class Event(NamedTuple):
     Attributes:
         loads: (map, unit, lines) loaded from DRAM.
         moves: (map, from, to, lines) sent before the section computes; ``homing``: after it has.
-        over: (map read, unit, lines): lines of the output that are written over those of an operand.
-        rows: (unit, lines) of the output that get room as rows; the rest is only passed on to DRAM, or dead.
+        over: (map read, map computed, unit, lines): lines of the output that are written over those of an operand.
+        rows: (map, unit, lines) of the output that get room as rows; the rest is only passed on to DRAM, or dead.
         dead: (map, unit, lines) that end with the section.
     """
 
@@ -73,32 +79,38 @@ class Event(NamedTuple):
     loads: tuple[tuple[int, int, int], ...]
     moves: tuple[tuple[int, int, int, int], ...]
     homing: tuple[tuple[int, int, int, int], ...]
-    over: tuple[tuple[int, int, int], ...]
-    rows: tuple[tuple[int, int], ...]
+    over: tuple[tuple[int, int, int, int], ...]
+    rows: tuple[tuple[int, int, int], ...]
     dead: tuple[tuple[int, int, int], ...]
 
 
 class Reading(NamedTuple):
-    """A map that a step reads: by which window of its rows, and whether its words are read one for one."""
+    """A map that a step reads: by which windows, and whether its words are read one for one."""
 
     map: int
     rows: Window
+    columns: Window
     pointwise: bool
 
 
 class Part(NamedTuple):
-    """A step of a group.
+    """A step of a group, or what it does in one block of columns.
 
     Attributes:
-        rows: of its output, of one image; ``output``: the map.
-        passing: bytes that a line of the output takes in a unit that only passes it on, tile by tile.
+        step: its position in the group; ``block``: of columns.
+        rows: of its output, of one image; ``columns``: (first, stop) that it computes.
+        outputs: the map that it computes, or the pieces of it.
+        passing: bytes that a line of each output takes in a unit that only passes it on, tile by tile.
         sums: bytes of accumulators for a line of the output.
     """
 
+    step: int
+    block: int
     rows: int
+    columns: tuple[int, int]
     reads: tuple[Reading, ...]
-    output: int
-    passing: int
+    outputs: tuple[int, ...]
+    passing: tuple[int, ...]
     sums: int
 
 
@@ -107,65 +119,95 @@ class Group:
     """Steps that run together, strip by strip; equal groups have equal plans.
 
     Attributes:
-        parts: the steps.
-        lines, sizes: of every map its lines, and the bytes of one.
+        parts: the steps; of a group that is cut into blocks of columns those of one block after the other.
+        lines, sizes: of every map its lines, and the bytes of one; ``columns``: masks of the columns that it has.
         later: maps computed in the group that a step behind it reads, or that have to be in DRAM.
         images, units: images, and units that share the rows of a strip.
+        whole: the same group before it was cut into blocks of columns; None if it is in one.
+        of: the map of that one that every piece belongs to.
     """
 
     parts: tuple[Part, ...]
     lines: tuple[int, ...]
     sizes: tuple[int, ...]
+    columns: tuple[int, ...]
     later: frozenset[int]
     images: int
     units: int
+    whole: Group | None = None
+    of: tuple[int, ...] = ()
 
     @cached_property
     def computed(self) -> dict[int, int]:
-        """Maps computed, and the step that computes each."""
-        return {part.output: i for i, part in enumerate(self.parts)}
+        """Maps computed, and the part that computes each."""
+        return {m: i for i, part in enumerate(self.parts) for m in part.outputs}
 
     @cached_property
-    def _readers(self) -> tuple[tuple[tuple[int, tuple[int, ...]], ...], ...]:
-        """For every step the steps in the group that read its map, and how many rows some of theirs take."""
-        out: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in self.parts]
+    def passing(self) -> dict[int, int]:
+        """Maps computed, and the bytes of a line that only passes through."""
+        return {m: size for part in self.parts for m, size in zip(part.outputs, part.passing, strict=True)}
+
+    @cached_property
+    def _readers(self) -> tuple[tuple[tuple[int, Window, Window], ...], ...]:
+        """For every part those in the group that read its output, by which windows of rows and columns."""
+        out: list[list[tuple[int, Window, Window]]] = [[] for _ in self.parts]
         for i, part in enumerate(self.parts):
             for read in part.reads:
                 if read.map in self.computed:
-                    out[self.computed[read.map]].append((i, _reach(read.rows)))
+                    out[self.computed[read.map]].append((i, read.rows, read.columns))
         return tuple(tuple(dict.fromkeys(readers)) for readers in out)
 
     def cumulative(self, bounds: Sequence[int]) -> list[list[int]]:
-        """For every step the rows computed by the end of each strip, where the last step's are ``bounds``."""
-        count, last = len(bounds), self.parts[-1].rows
+        """For every part the rows computed by the end of each strip, where the last step's are ``bounds``."""
+        if self.whole:
+            made = self.whole.cumulative(bounds)
+            return [made[part.step] for part in self.parts]
+        readers = [[(reader, _reach(rows)) for reader, rows, _ in of] for of in self._readers]
+        return self._computed([part.rows for part in self.parts], readers, bounds)
+
+    def cumulative_columns(self, bounds: Sequence[int]) -> list[list[int]]:
+        """The same of a group in one block: for every step the columns computed by the end of each block."""
+        readers = [[(reader, _reach(columns)) for reader, _, columns in of] for of in self._readers]
+        return self._computed([part.columns[1] for part in self.parts], readers, bounds)
+
+    def _computed(
+        self, sizes: Sequence[int], readers: Sequence[Sequence[tuple[int, tuple[int, ...]]]], bounds: Sequence[int]
+    ) -> list[list[int]]:
+        """Along an axis of these sizes: what is computed of every part by each of the bounds on the last one's.
+
+        Args:
+            readers: for every part those that read it, and how much of it so much of theirs takes.
+        """
         out: list[list[int]] = [[] for _ in self.parts]
         for i in reversed(range(len(self.parts))):
-            rows = self.parts[i].rows
-            own = not self._readers[i] or self.parts[i].output in self.later
+            size = sizes[i]
+            own = not readers[i] or not self.later.isdisjoint(self.parts[i].outputs)
             made: list[int] = []
-            for s in range(count - 1):
-                need = -(-bounds[s] * rows // last) if own else 0
-                for reader, reach in self._readers[i]:
+            for s, bound in enumerate(bounds[:-1]):
+                need = -(-bound * size // sizes[-1]) if own else 0
+                for reader, reach in readers[i]:
                     need = max(need, reach[out[reader][s]])
-                made.append(min(rows, max(need, made[-1] if made else 0)))
-            out[i] = [*made, rows]
+                made.append(min(size, max(need, made[-1] if made else 0)))
+            out[i] = [*made, size]
         return out
 
-    def sections(self, bounds: Sequence[int]) -> Iterator[Section]:
-        """The sections in execution order."""
+    def sections(self, bounds: Sequence[int], blocks: int | None = None) -> Iterator[Section]:
+        """The sections in execution order, or those of the first image in so many blocks of columns."""
         turn = [0] * len(self.parts)
         for where in self.steps(bounds):
+            if blocks is not None and (where[1] or self.parts[where[0]].block >= blocks):
+                return
             yield self._section(*where, turn)
 
     def steps(self, bounds: Sequence[int]) -> Iterator[tuple[int, int, int, int, int]]:
-        """Step, image, strip, first row and the one behind the last, in execution order."""
-        made = self.cumulative(bounds)
-        for image in range(self.images):
-            for strip in range(len(bounds)):
-                for i, rows in enumerate(made):
-                    first, stop = rows[strip - 1] if strip else 0, rows[strip]
-                    if stop > first:
-                        yield i, image, strip, first, stop
+        """Part, image, strip, first row and the one behind the last, in execution order."""
+        made = [*enumerate(self.cumulative(bounds))]
+        blocks = [list(some) for _, some in groupby(made, key=lambda of: self.parts[of[0]].block)]
+        for image, block, strip in product(range(self.images), blocks, range(len(bounds))):
+            for i, rows in block:
+                first, stop = rows[strip - 1] if strip else 0, rows[strip]
+                if stop > first:
+                    yield i, image, strip, first, stop
 
     def _section(self, i: int, image: int, strip: int, first: int, stop: int, turn: list[int]) -> Section:
         part, units = self.parts[i], self.units
@@ -180,11 +222,12 @@ class Group:
             blocks[unit] = (start, end)
             output[unit] = ((1 << (end - start)) - 1) << (base + start)
         needs: list[tuple[int, int, int]] = []
-        for m, rows, _ in part.reads:
+        for m, rows, _, _ in part.reads:
             for unit, (start, end) in enumerate(blocks):
                 if end > start:
                     needs.append((m, unit, touched(rows, start, end) << image * rows.size))
-        return Section(i, image, strip, first, stop, tuple(blocks), tuple(needs), tuple(output))
+        at = i, part.step, part.block, part.columns, image, strip
+        return Section(*at, first, stop, tuple(blocks), tuple(needs), tuple(output))
 
     @cached_property
     def homes(self) -> tuple[tuple[int, ...], ...]:
@@ -192,22 +235,26 @@ class Group:
         return tuple(tuple(home(lines, self.units, u) for u in range(self.units)) for lines in self.lines)
 
     @cached_property
-    def overlays(self) -> tuple[tuple[int, ...], ...]:
-        """For every step the maps that it may write its output over: read word for word, and as large."""
-        return tuple(_overlays(part, self.sizes) for part in self.parts)
+    def overlays(self) -> dict[int, tuple[int, ...]]:
+        """Maps computed, and those that each may be written over: read word for word, and of the same columns."""
+        return {out: tuple(self._overlays(part, out)) for part in self.parts for out in part.outputs}
 
-
-def _overlays(part: Part, sizes: Sequence[int]) -> tuple[int, ...]:
-    # What is also read through a window is still wanted when the first planes of the output are written.
-    windowed = {read.map for read in part.reads if not read.pointwise}
-    alike = (read.map for read in reversed(part.reads) if read.pointwise and sizes[read.map] == sizes[part.output])
-    return tuple(dict.fromkeys(m for m in alike if m not in windowed))
+    def _overlays(self, part: Part, out: int) -> Iterator[int]:
+        # What is also read through a window is still wanted when the first planes of the output are written.
+        windowed = {read.map for read in part.reads if not read.pointwise}
+        shape = self.sizes[out], self.columns[out]
+        for m in dict.fromkeys(read.map for read in reversed(part.reads)):
+            if m not in windowed and (self.sizes[m], self.columns[m]) == shape:
+                yield m
 
 
 @lru_cache(maxsize=1024)
 def _reach(window: Window) -> tuple[int, ...]:
-    """Rows of the input, from the first, that so many rows of the output take."""
+    """Rows (or columns) of the input, from the first, that so many of the output take."""
     return tuple(touched(window, 0, rows).bit_length() if rows else 0 for rows in range(window.out + 1))
+
+
+End = tuple[int, int, tuple[int, ...]]
 
 
 class Visit(NamedTuple):
@@ -215,13 +262,12 @@ class Visit(NamedTuple):
 
     Attributes:
         ends: (map, lines needed later by any unit, and by each).
-        over: the maps that the output may be written over, with the same.
+        made: (map computed, lines of it needed later, ends of the maps that it may be written over).
     """
 
     section: Section
-    output: int
-    ends: tuple[tuple[int, int, tuple[int, ...]], ...]
-    over: tuple[tuple[int, int, tuple[int, ...]], ...]
+    ends: tuple[End, ...]
+    made: tuple[tuple[int, int, tuple[End, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -230,23 +276,28 @@ class Walk:
 
     Attributes:
         bounds: rows of the last step's output computed by the end of every strip.
+        blocks: of columns that are gone through, of the first image, as if nobody had a copy of a row for later ones:
+            it takes no more memory than all of them; None: all.
     """
 
     group: Group
     bounds: tuple[int, ...]
+    blocks: int | None = None
 
     @cached_property
     def sections(self) -> tuple[int, ...]:
         """How many sections each step has."""
-        made = self.group.cumulative(self.bounds)
-        return tuple(len({*rows} - {0}) * self.group.images for rows in made)
+        counts: dict[int, int] = {}
+        for part, rows in zip(self.group.parts, self.group.cumulative(self.bounds), strict=True):
+            counts[part.step] = counts.get(part.step, 0) + len({*rows} - {0}) * self.group.images
+        return tuple(counts[step] for step in sorted(counts))
 
     @cached_property
     def needed(self) -> dict[int, int]:
         """For every map the lines that the group reads."""
         found: dict[int, int] = {}
         for part in self.group.parts:
-            for m, rows, _ in part.reads:
+            for m, rows, _, _ in part.reads:
                 for image in range(self.group.images):
                     found[m] = found.get(m, 0) | touched(rows, 0, part.rows) << image * rows.size
         return found
@@ -255,19 +306,27 @@ class Walk:
     def visits(self) -> tuple[Visit, ...]:
         """The sections in execution order."""
         group = self.group
-        everyone: dict[int, int] = {}
+        everyone = self._behind()
         each: dict[int, Masks] = {m: [0] * group.units for m in range(len(group.lines))}
         visits: list[Visit] = []
-        for section in reversed(list(group.sections(self.bounds))):
-            output = group.parts[section.step].output
-            maps = dict.fromkeys([m for m, _, _ in section.needs] + [output])
-            ends = tuple((m, everyone.get(m, 0), tuple(each[m])) for m in maps)
-            over = tuple(end for m in group.overlays[section.step] for end in ends if end[0] == m)
-            visits.append(Visit(section, output, ends, over))
+        for section in reversed(list(group.sections(self.bounds, self.blocks))):
+            outputs = group.parts[section.part].outputs
+            maps = dict.fromkeys([*(m for m, _, _ in section.needs), *outputs])
+            ends = {m: (m, everyone.get(m, 0), tuple(each[m])) for m in maps}
+            made = tuple((m, ends[m][1], tuple(ends[o] for o in group.overlays[m])) for m in outputs)
+            visits.append(Visit(section, tuple(ends.values()), made))
             for m, u, lines in section.needs:
                 everyone[m] = everyone.get(m, 0) | lines
                 each[m][u] |= lines
         return tuple(reversed(visits))
+
+    def _behind(self) -> dict[int, int]:
+        """Of every map the lines of the first image that are needed in blocks that are not gone through."""
+        found: dict[int, int] = {}
+        for part in self.group.parts:
+            for m, rows, _, _ in part.reads if self.blocks is not None and part.block >= self.blocks else ():
+                found[m] = found.get(m, 0) | touched(rows, 0, part.rows)
+        return found
 
 
 def walk(group: Group, bounds: Sequence[int]) -> Walk:
@@ -349,7 +408,7 @@ class _Running:
 
     def through(self, visit: Visit) -> tuple[Event, int]:
         """Goes through a section: what happens, and the bytes in the fullest unit at its fullest moment."""
-        group, section, out = self.group, visit.section, visit.output
+        group, section = self.group, visit.section
         loads: _Lines = []
         moves: _Moves = []
         for m, u, lines in section.needs:
@@ -357,12 +416,13 @@ class _Running:
             if miss:
                 self._fetch(m, u, miss, loads, moves)
         over, rows, extra = self._compute(visit)
-        homing = self._to_homes(section, out) if group.units > 1 and out in self.leaving else ()
+        leaving = [out for out, _, _ in visit.made if out in self.leaving] if group.units > 1 else ()
+        homing = tuple(move for out in leaving for move in self._to_homes(section, out))
         full = max(held + more for held, more in zip(self.held, extra, strict=True))
         dead = self._end(visit)
-        for m, u, lines in over:
+        for m, _, u, lines in over:
             self.held[u] += lines.bit_count() * group.sizes[m]
-        return Event(section, tuple(loads), tuple(moves), tuple(homing), tuple(over), tuple(rows), tuple(dead)), full
+        return Event(section, tuple(loads), tuple(moves), homing, tuple(over), tuple(rows), tuple(dead)), full
 
     def _fetch(self, m: int, unit: int, miss: int, loads: _Lines, moves: _Moves) -> None:
         """Brings lines to a unit that needs them: from another unit that has them, else from DRAM."""
@@ -379,30 +439,37 @@ class _Running:
             self.homes[m][unit] |= miss
             mine[unit] |= miss
 
-    def _compute(self, visit: Visit) -> tuple[_Lines, list[tuple[int, int]], Masks]:
+    def _compute(self, visit: Visit) -> tuple[_Moves, _Lines, Masks]:
         """Room for what is computed: over an operand, as rows, or as tiles that pass, with bytes of those."""
-        group, out = self.group, visit.output
-        part = group.parts[visit.section.step]
-        stay = visit.ends[-1][1] | self.leaving.get(out, 0)
-        over: _Lines = []
-        rows: list[tuple[int, int]] = []
-        extra = [0] * group.units
-        for u, block in enumerate(visit.section.output):
-            left = block
-            for m, still, of_unit in visit.over if block else ():
-                keep = (self.homes[m][u] & (still | self.leaving.get(m, 0))) | of_unit[u]
-                lines = self.present[m][u] & ~keep & left
-                if lines:
+        group, section = self.group, visit.section
+        sums = group.parts[section.part].sums
+        over: _Moves = []
+        rows: _Lines = []
+        extra = [block.bit_count() * sums for block in section.output]
+        for out, still, others in visit.made:
+            stay = still | self.leaving.get(out, 0)
+            for u, block in enumerate(section.output):
+                left = block
+                for m, lines in self._written_over(u, block, others):
                     left &= ~lines
-                    over.append((m, u, lines))
-            room = left & stay
-            if room:
-                rows.append((u, room))
-                self.held[u] += room.bit_count() * group.sizes[out]
-            self.present[out][u] |= room | (block & ~left)
-            self.homes[out][u] |= block
-            extra[u] = block.bit_count() * part.sums + (left & ~stay).bit_count() * part.passing
+                    over.append((m, out, u, lines))
+                room = left & stay
+                if room:
+                    rows.append((out, u, room))
+                    self.held[u] += room.bit_count() * group.sizes[out]
+                self.present[out][u] |= room | (block & ~left)
+                self.homes[out][u] |= block
+                extra[u] += (left & ~stay).bit_count() * group.passing[out]
         return over, rows, extra
+
+    def _written_over(self, u: int, left: int, others: Sequence[End]) -> Iterator[tuple[int, int]]:
+        """(map, lines) of operands that nobody needs any more, under lines that a unit computes."""
+        for m, still, of_unit in others if left else ():
+            keep = (self.homes[m][u] & (still | self.leaving.get(m, 0))) | of_unit[u]
+            lines = self.present[m][u] & ~keep & left
+            if lines:
+                left &= ~lines
+                yield m, lines
 
     def _to_homes(self, section: Section, out: int) -> _Moves:
         """Lines that stay behind the group go to the units whose block of the map they are in."""

@@ -43,6 +43,16 @@ class Group:
         """For every strip its (first, stop) rows of the last layer's output."""
         return tuple(pairwise((0, *self.strips.bounds)))
 
+    @property
+    def columns(self) -> tuple[tuple[int, int], ...]:
+        """For every block of columns its (first, stop) of the last layer's output; empty if there is one block."""
+        return tuple(pairwise((0, *self.strips.columns))) if self.strips.columns else ()
+
+    @property
+    def turns(self) -> int:
+        """Strips of all blocks of columns."""
+        return len(self.rows) * max(1, len(self.columns))
+
 
 def groups(plan: Plan) -> tuple[Group, ...]:
     """The groups of a plan in execution order."""
@@ -91,7 +101,12 @@ def network_data(plan: Plan, made: Realized | None = None) -> Data | None:
         "best": {scope: best._asdict() for scope, best in network.best.items()},
         "layer_by_layer_cycles": layerwise_cycles(plan),
         "groups": [
-            {"number": group.number, "layers": group.layers, "strips": [list(rows) for rows in group.rows]}
+            {
+                "number": group.number,
+                "layers": group.layers,
+                "strips": [list(rows) for rows in group.rows],
+                "blocks": [list(columns) for columns in group.columns],
+            }
             for group in found
         ],
     }

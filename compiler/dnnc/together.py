@@ -190,7 +190,7 @@ def with_network(plan: Plan, network: Network, made: Realized) -> Plan:
     """A plan with the figures that its layers have when they run together."""
     figures = made.figures()
     strips = {
-        position: len(segment.bounds)
+        position: len(segment.bounds) * max(1, len(segment.columns))
         for segment in network.segments
         if isinstance(segment, Strips)
         for position in segment.positions

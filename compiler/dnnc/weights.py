@@ -65,7 +65,7 @@ def grain(shape: Shape, chip: Chip) -> Grain | None:
     In the mode with the smallest granule, so that most stays, of those that are not much slower than the fastest.
     """
     found = [made for deal in chip.deals(shape) if (made := _grain(shape, deal, chip.machine)) is not None]
-    times = [cycles(shape, made, chip, ((0, shape.y.out),)) for made in found]
+    times = [cycles(shape, made, chip, ((0, shape.y.out),), (0, shape.x.out)) for made in found]
     quick = [(made.tile, time, made) for made, time in zip(found, times, strict=True) if time <= SLOWER * min(times)]
     return min(quick, key=lambda choice: choice[:2], default=(0, 0, None))[2]
 
@@ -98,16 +98,22 @@ def _grain(shape: Shape, deal: Deal, machine: Machine) -> Grain | None:
     return Grain(deal, along, planes, total, channels, whole, per_channel * channels, each, parameters, once, outputs)
 
 
-def cycles(shape: Shape, cut: Grain, chip: Chip, blocks: Sequence[tuple[int, int]]) -> int:
-    """Cycles of the array (or the vector unit) for some rows of a layer: those of the unit with most to do."""
+def cycles(
+    shape: Shape, cut: Grain, chip: Chip, blocks: Sequence[tuple[int, int]], across: tuple[int, int]
+) -> int:  # fmt: skip
+    """Cycles of the array (or the vector unit) for some rows of a layer: those of the unit with most to do.
+
+    Args:
+        blocks: (first, stop) rows of every unit; ``across``: columns.
+    """
     machine = chip.machine
     if shape.kind == "vector":
         rate = max(1, machine.pool_comparisons_per_cycle // machine.levels[0].count)
-        columns = _taps(shape.x, 0, shape.x.out)
+        columns = _taps(shape.x, *across)
         return max(-(-_taps(shape.y, *block) * columns * shape.k // rate) for block in blocks)
     trace = sum(
         -(-(-(-taps * shape.c // machine.channel_granularity) * machine.channel_granularity) // cut.deal.lanes)
-        for taps in valid_taps(shape.x)
+        for taps in valid_taps(shape.x)[slice(*across)]
     )
     passes = int(cut.deal.passes(shape.g, shape.k))
     return max(_taps(shape.y, *block) * trace * passes for block in blocks)
