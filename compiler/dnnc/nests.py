@@ -27,6 +27,9 @@ from dnnc.strips import kept
 from dnnc.traffic import Array, Model, Tiles, compulsory
 from dnnc_runtime.program import Role
 
+Roles = tuple[Role, ...]
+"""Operands, in alphabetical order."""
+
 
 @dataclass(frozen=True)
 class Nested:
@@ -107,13 +110,34 @@ def operands(steps: Steps, chip: Chip, position: int) -> dict[Role, tuple[int, .
 
 @dataclass
 class Nests:
-    """The best schedules of a network's layers with operands on chip; equal layers are searched once."""
+    """The best schedules of a network's layers with operands on chip; equal layers are searched once.
+
+    Attributes:
+        searched: how many schedules were looked for, and not known before.
+    """
 
     steps: Steps
     chip: Chip
+    searched: int = 0
     _known: dict[Shape, Known] = field(default_factory=dict["Shape", "Known"])
+    _may: dict[int, dict[Role, tuple[int, ...]]] = field(default_factory=dict[int, dict[Role, tuple[int, ...]]])
+    _least: dict[tuple[int, Roles], int] = field(default_factory=dict[tuple[int, "Roles"], int])
 
-    def best(self, position: int, roles: Collection[Role], room: int) -> Nest | None:
+    def operands(self, position: int) -> Mapping[Role, tuple[int, ...]]:
+        """The maps of every operand of a layer that may be on chip."""
+        if position not in self._may:
+            self._may[position] = operands(self.steps, self.chip, position)
+        return self._may[position]
+
+    def least(self, position: int, roles: Roles) -> int:
+        """Bytes that no schedule of a layer with these operands on chip goes below."""
+        key = position, roles
+        if key not in self._least:
+            layer = on_chip(layer_of(self.steps, self.chip, position), roles)
+            self._least[key] = compulsory(layer.shape, self.chip.machine)
+        return self._least[key]
+
+    def best(self, position: int, roles: Roles, room: int) -> Nest | None:
         """The schedule of fewest DRAM bytes, and of those the one that takes least memory.
 
         Args:
@@ -126,9 +150,14 @@ class Nests:
         shape = on_chip(layer_of(self.steps, self.chip, position), roles).shape
         if shape not in self._known:
             self._known[shape] = Known(shape, self.chip)
-        return self._known[shape].best(room)
+        known = self._known[shape]
+        nest = known.known(room)
+        if nest is None and room > known.without:
+            self.searched += 1
+            nest = known.search(room)
+        return nest
 
-    def settled(self, position: int, roles: Collection[Role], room: int) -> Nest | None:
+    def settled(self, position: int, roles: Roles, room: int) -> Nest | None:
         """The schedule that ``best`` finds, exchanged for the fastest of those that move as little in the same room."""
         nest = self.best(position, roles, room)
         if nest is None:
@@ -170,13 +199,12 @@ class Known:
     found: list[tuple[int, Nest]] = field(default_factory=list[tuple[int, Nest]])
     without: int = -1
 
-    def best(self, room: int) -> Nest | None:
-        """The best schedule that does with so many bytes."""
-        if room <= self.without:
-            return None
-        for most, nest in self.found:
-            if nest.used <= room <= most:
-                return nest
+    def known(self, room: int) -> Nest | None:
+        """The best schedule that does with so many bytes, if it was found for another number of them."""
+        return next((nest for most, nest in self.found if nest.used <= room <= most), None)
+
+    def search(self, room: int) -> Nest | None:
+        """The best schedule that does with so many bytes; None if there is none."""
         best = fewest(space(self.shape, self.chip, room), self.chip.memory)
         if best is None or best.used > room:
             self.without = room

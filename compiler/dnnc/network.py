@@ -1,7 +1,8 @@
 """The whole network: which layers run together, by which strips, and what stays on chip; minimal, and proven so.
 
 A plan executes the layers in *segments*, in an order that they may have (``orders``). A segment is one layer that runs
-from DRAM to DRAM under its own schedule, or a group of layers that runs by strips (``ways`` says in which ways).
+under its own schedule, from DRAM to DRAM or with operands on chip (``nests``), or a group of layers that runs by strips
+(``ways`` says in which ways).
 Between segments there is a moment, which layers are done, and a state: how many rows of every map that is still wanted
 are on chip. The cheapest plan is a shortest path through these: labels are extended segment by segment. A label is
 dropped only
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -25,16 +27,21 @@ import numpy as np
 from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
 from dnnc.grouping import Grouping, grouped
+from dnnc.nests import Nest, Nests, Roles
 from dnnc.orders import Orders, mask_of
 from dnnc.segments import Alone, Scope, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Group, kept
 from dnnc.ways import Before, Block, Cuts, Meter, Options, Passing, Way, Ways, fullest
 from dnnc.weights import weights_bytes
-from dnnc_runtime.program import Window
+from dnnc_runtime.program import Role, Window
 
 LONGEST = 16
 """Layers of a group at most."""
+
+
+SEARCHED = 5000
+"""Work of looking for a layer's schedule in some room."""
 
 
 FEW = 8
@@ -92,6 +99,7 @@ class Search:
             holds meanwhile; (0, 0) for the host's.
         limit: work that may be done, in units of the meter.
         known: a plan of this space, found before.
+        nests: the schedules of layers with operands on chip, or in less memory; None: no layer runs so.
         tight: bytes of memory that some segments, by their layers, have to do without: not everything found a place.
     """
 
@@ -101,6 +109,7 @@ class Search:
     scope: Scope = "fused"
     limit: int = 4_000_000
     known: Found | None = None
+    nests: Nests | None = None
     tight: Mapping[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
     meter: Meter = field(default_factory=Meter)
     labels: int = 0
@@ -119,9 +128,9 @@ class Search:
         """How many different groups it has looked at: equal ones count once."""
         return len(self._blocks)
 
-    def again(self, tight: Mapping[tuple[int, ...], int]) -> Search:
-        """A shorter search in which some segments have less memory, with what is known of groups."""
-        other = Search(self.steps, self.chip, self.alone, self.scope, self.limit // 4, tight=tight)
+    def again(self, tight: Mapping[tuple[int, ...], int], limit: int) -> Search:
+        """Another search in which some segments have less memory, with what is known of groups."""
+        other = Search(self.steps, self.chip, self.alone, self.scope, limit, None, self.nests, tight)
         other._cuts, other._blocks = self._cuts, self._blocks
         for cuts in self._cuts.values():
             cuts.meter = other.meter
@@ -198,7 +207,8 @@ class Search:
         if best is None or (below is not None and best.bytes >= below):
             assert below is not None
             return below
-        self.known = Found(_segments(best), best.bytes, 0, 0, 0)
+        segments = tuple(map(self._settled, _segments(best)))
+        self.known = Found(segments, best.bytes, 0, 0, 0)
         return best.bytes
 
     def _fronts(self) -> list[dict[State, Label]]:
@@ -219,7 +229,8 @@ class Search:
         out = [0] * (ends + 1)
         for moment in reversed(range(ends)):
             steps = [
-                self._least_alone(position, moment, stop) + out[stop] for position, stop in self.orders.next(moment)
+                min(self._least_alone(position, moment, stop), self._least_nest(position, moment, stop)) + out[stop]
+                for position, stop in self.orders.next(moment)
             ]
             if self.meter.work > self.limit:
                 steps.append(self._least_kernels(moment, out))
@@ -238,6 +249,25 @@ class Search:
         for m in dict.fromkeys(self.steps.reads[position]):
             gone = self._wanted(m, moment) & ~self._wanted(m, stop)
             total -= gone.bit_count() * self._narrow(m)
+        return total
+
+    def _least_nest(self, position: int, moment: int, stop: int) -> int:
+        """The same with everything on chip that there is room for."""
+        may = self._operands(position)
+        if self.nests is None or not may:
+            return self._least_alone(position, moment, stop)
+        roles = tuple(sorted(role for role, maps in may.items() if sum(map(self._whole, maps)) <= self.chip.bytes))
+        total = self.nests.least(position, roles)
+        here = {m for role in roles for m in may[role]}
+        for m in self._computed(position):
+            if m not in here:
+                total += self._lacking(m, 0, stop)
+            elif self.steps.maps[m].must_store:
+                total += self.steps.maps[m].lines * self._line(m)
+        for m in dict.fromkeys(self.steps.reads[position]):
+            if m not in here:
+                gone = self._wanted(m, moment) & ~self._wanted(m, stop)
+                total -= gone.bit_count() * self._narrow(m)
         return total
 
     def _least_kernels(self, moment: int, least: Sequence[int]) -> int:
@@ -371,6 +401,8 @@ class Search:
             alone = self._alone(moment, position, stop, label)
             if alone.reach < below:
                 yield stop, alone
+            if cuts is None:
+                yield from ((stop, nest) for nest in self._nests(moment, position, stop, label, below))
         missing = self._missing(label.state, moment)
         for member in self._from(moment):
             spare = below - label.bytes - self.least[member.stop]
@@ -398,6 +430,104 @@ class Search:
             state = [Held(m, 0, True) for m, _, _ in state]
         state += [Held(out, 0, True) for out in self._computed(position) if self._wanted(out, stop)]
         return self._made(stop, total, label.sections + 1, state, Alone(position), label)
+
+    def _operands(self, position: int) -> Mapping[Role, tuple[int, ...]]:
+        """The maps of every operand of a layer that may be on chip while its own nest runs."""
+        return self.nests.operands(position) if self.nests and self.scope != "layerwise" else {}
+
+    def _nests(self, moment: int, position: int, stop: int, label: Label, below: int) -> Iterator[Label]:
+        """The layer by itself with some operands on chip, and with other maps, as far as there is room.
+
+        Maps that it has nothing to do with go one after another, the largest first.
+        """
+        may = self._operands(position)
+        if not may:
+            return
+        there = {m: each for m, each, _ in label.state if each}
+        roles = [role for role, maps in may.items() if all(self._all_there(role, position, m, there) for m in maps)]
+        others = sorted(there, key=lambda m: -self._rows(m, there[m], moment))
+        for some in _subsets(roles):
+            here = {m for role in some for m in may[role]}
+            stay = [m for m in others if m not in here and self._wanted(m, stop)]
+            for gone in range(len(stay) + 1):
+                made = self._nest(moment, position, stop, label, below, some, frozenset(stay[gone:]))
+                if made is not None:
+                    yield made
+
+    def _all_there(self, role: Role, position: int, m: int, there: Mapping[int, int]) -> bool:
+        """Whether all is on chip that a layer reads of a map; or all of what it computes may stay."""
+        if role == "output":
+            return self._whole(m) <= self.chip.bytes
+        return m in there and not self.steps.touched(position, m) & ~self._mask(m, there[m])
+
+    def _nest(
+        self, moment: int, position: int, stop: int, label: Label, below: int, roles: Roles, stay: frozenset[int]
+    ) -> Label | None:  # fmt: skip
+        """The layer with some operands on chip, and some other maps; None where that cannot pay or does not fit."""
+        assert self.nests is not None
+        reads, here = set(self.steps.reads[position]), {m for role in roles for m in self._operands(position)[role]}
+        total, room = label.bytes, self.chip.bytes - self.tight.get((position,), 0)
+        entering: list[tuple[int, int]] = []
+        state: list[Held] = []
+        for m, each, stored in label.state:
+            if m in reads and m not in here and not stored:
+                total += self._kept(m, each, moment)
+                stored = True
+            if each and (m in here or m in stay):
+                room -= self._rows(m, each, moment)
+                entering.append((m, each))
+            elif not stored:
+                total += self._kept(m, each, stop)
+            if self._wanted(m, stop):
+                state.append(Held(m, each if m in here or m in stay else 0, stored))
+        for m in self._computed(position):
+            if m in here:
+                room -= self._whole(m)
+                total += self.steps.maps[m].lines * self._line(m) if self.steps.maps[m].must_store else 0
+            if self._wanted(m, stop):
+                each = -(-self.steps.maps[m].lines // self.chip.units) if m in here else 0
+                state.append(Held(m, each, m not in here or bool(self.steps.maps[m].must_store)))
+        leaving = tuple((m, each) for m, each, _ in sorted(state) if each)
+        least = total + self.nests.least(position, roles) + self._missing(tuple(state), stop) + self.least[stop]
+        if room < 0 or least >= below:
+            return None
+        found = self._schedule(position, roles, room)
+        if found is None:
+            return None
+        segment = Alone(position, found.schedule, tuple(entering), leaving)
+        self._rooms[segment] = roles, room
+        return self._made(stop, total + found.bytes, label.sections + 1, state, segment, label)
+
+    def _schedule(self, position: int, roles: Roles, room: int) -> Nest | None:
+        """The schedule of a layer with some operands on chip, in so many bytes."""
+        assert self.nests is not None
+        before = self.nests.searched
+        found = self.nests.best(position, roles, room)
+        self.meter.work += 1 + (self.nests.searched - before) * SEARCHED
+        return found
+
+    def _settled(self, segment: Segment) -> Segment:
+        """A segment with the fastest of the schedules that move as little."""
+        if segment not in self._rooms:
+            return segment
+        assert isinstance(segment, Alone)
+        assert self.nests is not None
+        found = self.nests.settled(segment.position, *self._rooms[segment])
+        assert found is not None
+        return segment._replace(schedule=found.schedule)
+
+    @cached_property
+    def _rooms(self) -> dict[Segment, tuple[Roles, int]]:
+        """Of layers that run with operands on chip which, and the bytes that their nests may take."""
+        return {}
+
+    def _rows(self, m: int, each: int, moment: int) -> int:
+        """Bytes of the lines of a map on chip that are still read, in the unit that has most."""
+        return fullest(self.steps.maps[m].lines, self.chip.units, each, self._wanted(m, moment)) * self._line(m)
+
+    def _whole(self, m: int) -> int:
+        """Bytes of all lines of a unit's block of a map."""
+        return -(-self.steps.maps[m].lines // self.chip.units) * self._line(m)
 
     def _made(
         self, stop: int, total: int, sections: int, state: list[Held], segment: Segment, before: Label
@@ -526,6 +656,12 @@ def _keep(front: dict[State, Label], made: Label) -> None:
     have = front.get(made.state)
     if have is None or (made.bytes, made.sections) < (have.bytes, have.sections):
         front[made.state] = made
+
+
+def _subsets(roles: Sequence[Role]) -> Iterator[Roles]:
+    """Every choice of some operands, most of them first."""
+    for count in range(len(roles), -1, -1):
+        yield from combinations(sorted(roles), count)
 
 
 def _segments(label: Label) -> tuple[Segment, ...]:

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from dnnc.chip import Chip
 from dnnc.layer import HostLayer, Lowered
+from dnnc.nests import Nests
 from dnnc.network import Found, Search
 from dnnc.plan import LayerPlan, Plan
 from dnnc.realize import Misfit, Realized, realize
@@ -22,7 +23,8 @@ WORK_PER_SECOND = 100_000
 """Units of the search's work in a deterministic second; a core of an AMD EPYC did 70,000 to 140,000 (measured)."""
 
 HURRY = 4
-"""The search for a narrower scope, which the plan is only compared with, gets so much less work."""
+"""The search for a narrower scope, which the plan is only compared with, gets so much less work, and every other one
+after the first where something found no place."""
 
 ATTEMPTS = 12
 SHARE = 1024
@@ -94,7 +96,7 @@ class Together:
             # Only the segment that was too full has to do with less: so little is lost.
             positions = found.segments[made.segment].positions
             tight[positions] = max(2 * tight.get(positions, 0), made.missing, chip.bytes // SHARE)
-            self._searches[scope] = self._searches[scope].again(tight)
+            self._searches[scope] = self._searches[scope].again(tight, self._limit(HURRY))
             found = self._searches[scope].find()
         made = realize(self.steps, chip, self._layerwise.segments, self.alone)
         assert isinstance(made, Realized)
@@ -146,9 +148,18 @@ class Together:
         return (other, found) if other.totals.dram_bytes <= plan.totals.dram_bytes else None
 
     def _search(self, chip: Chip, scope: Scope, known: Found | None, hurry: int) -> Found:
-        limit = round(self.time_limit * WORK_PER_SECOND / hurry)
-        self._searches[scope] = Search(self.steps, chip, self.alone, scope, limit, known)
+        limit = self._limit(hurry)
+        self._searches[scope] = Search(self.steps, chip, self.alone, scope, limit, known, self.nests)
         return self._searches[scope].find()
+
+    def _limit(self, hurry: int) -> int:
+        """Work of a search."""
+        return round(self.time_limit * WORK_PER_SECOND / hurry)
+
+    @cached_property
+    def nests(self) -> Nests:
+        """The schedules of single layers with operands on chip."""
+        return Nests(self.steps, Chip(self.plan.machine))
 
     @cached_property
     def steps(self) -> Steps:
