@@ -191,9 +191,9 @@ class Search:
             labels = self._undominated(moment, list(front.values()))
             for label in sorted(labels, key=lambda label: (label.reach, label.sections))[:few]:
                 self.labels += 1
-                if below is None:
-                    for position, stop in self.orders.next(moment):
-                        _keep(fronts[stop], self._alone(moment, position, stop, label))
+                # There is always a way on: what looks bad here may be made good later.
+                for position, stop in self.orders.next(moment):
+                    _keep(fronts[stop], self._alone(moment, position, stop, label))
                 if self.meter.work < self.limit:
                     close = label.reach + slack if below is None else min(label.reach + slack, below)
                     for stop, made in self._extend(moment, label, close, cuts):
