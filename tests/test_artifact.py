@@ -306,8 +306,8 @@ def test_an_unchanged_copy_is_accepted(saved: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_artifact_says_so(saved: Path, tmp_path: Path) -> None:
-    path = tampered(saved, tmp_path, lambda content: content.update(format=3, dnnc="9.1", novelty={}))
-    with pytest.raises(UsageFault, match=r"is of format 3, written by dnnc 9.1; .* formats up to 2: upgrade it, or"):
+    path = tampered(saved, tmp_path, lambda content: content.update(format=4, dnnc="9.1", novelty={}))
+    with pytest.raises(UsageFault, match=r"is of format 4, written by dnnc 9.1; .* formats up to 3: upgrade it, or"):
         artifact.load(path)
 
 
@@ -319,8 +319,8 @@ DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda text: b"[" * 100_000, "not a JSON document"),
     (lambda text: b"[]", "not a JSON object"),
     (lambda text: b"{}", "it states no format"),
-    (lambda text: b'{"format": 2}', "has no 'sha256'"),
-    (lambda text: b'{"format": 2, "format": 2}', "a key stands twice"),
+    (lambda text: b'{"format": 3}', "has no 'sha256'"),
+    (lambda text: b'{"format": 3, "format": 3}', "a key stands twice"),
     (lambda text: b'{"format": NaN}', "NaN is no JSON number"),
 ]
 

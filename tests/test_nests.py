@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
@@ -33,6 +33,7 @@ from dnnc_runtime import machine
 from dnnc_runtime.errors import CapacityFault
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Role
+from dnnc_runtime.timeline import timeline
 from graphs import Builder, networks
 from strategies import fitted, layers, machines, schedules
 
@@ -78,15 +79,10 @@ class Planned:
 
     def segment(self, position: int, held: set[int], leaves: bool) -> Alone | None:
         """A layer that runs with maps on chip, and leaves its own there or not; None if there is no room."""
-        may = operands(self.steps, self.chip, position)
-        roles = _roles(r for r, maps in may.items() if {*maps} <= held)
-        out, after = output_of(self.steps, position), {m for m in held if self.steps.wanted(m, position + 1)}
-        if leaves:
-            roles, after = roles | _roles(["output"]), after | {out}
-        found = self.nests.settled(position, roles, self.chip.bytes - self.rows(held | after))
-        if found is None:
-            return None
-        return Alone(position, found.schedule, self.lines(held), self.lines(after))
+        after = {m for m in held if self.steps.wanted(m, position + 1)}
+        after |= {output_of(self.steps, position)} if leaves else set[int]()
+        room = self.chip.bytes - self.rows(held | after)
+        return self.nests.segment(position, self.lines(held), self.lines(after), room)
 
     def realized(self, segments: list[Segment]) -> Realized | None:
         """A plan made concrete, if everything has a place."""
@@ -99,10 +95,6 @@ class Planned:
         plan = with_network(self.made.plan, Network("fused", found.segments, {"fused": Best(moved, moved)}), found)
         program = emit(self.made.lowered, plan.schedules, plan.machine, found)
         return replace(self.made, plan=plan, program=program, counted=agree(plan, program))
-
-
-def _roles(roles: Iterable[Role]) -> frozenset[Role]:
-    return frozenset(roles)
 
 
 def planned(model: onnx.ModelProto, target: Machine) -> Planned:
@@ -156,6 +148,7 @@ def test_counted_bytes_and_numbers(model: onnx.ModelProto, target: Machine, rand
     assume(found is not None)
     assert found is not None
     made = of.compiled(found)
+    assert timeline(made.program).cycles > 0
     inputs = feeds(model, 0)
     assert verify(made, inputs, "float32").agree
     assert verify(made, inputs, "fixed").agree

@@ -8,7 +8,7 @@ plan leaves.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -138,6 +138,19 @@ class Nests:
         assert found is not None
         used = figures(shape, self.chip.machine, found.schedule).memory[self.chip.memory]
         return Nest(found.bytes, used, found.tiles, found.schedule)
+
+    def segment(
+        self, position: int, entering: Sequence[tuple[int, int]], leaving: Sequence[tuple[int, int]], room: int
+    ) -> Alone | None:
+        """The segment of a layer that reads what is on chip before and leaves what is after; None if it has no room.
+
+        Args:
+            entering, leaving: see :class:`dnnc.segments.Alone`.
+            room: as of ``best``; the fewer bytes, the easier it is to place everything, the more, the faster it is.
+        """
+        plain = Alone(position, None, tuple(entering), tuple(leaving))
+        found = self.settled(position, maps_on_chip(self.steps, self.chip, plain), room)
+        return plain._replace(schedule=found.schedule) if found else None
 
 
 @dataclass(frozen=True, slots=True)
