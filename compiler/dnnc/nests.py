@@ -8,7 +8,7 @@ plan leaves.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -157,7 +157,20 @@ class Nests:
             nest = known.search(room)
         return nest
 
-    def settled(self, position: int, roles: Roles, room: int) -> Nest | None:
+    def segment(
+        self, position: int, entering: Sequence[tuple[int, int]], leaving: Sequence[tuple[int, int]], room: int
+    ) -> Alone | None:
+        """The segment of a layer that reads what is on chip before and leaves what is after; None if it has no room.
+
+        Args:
+            entering, leaving: see :class:`dnnc.segments.Alone`.
+            room: as of ``best``; the fewer bytes, the easier it is to place everything, the more, the faster it is.
+        """
+        plain = Alone(position, None, tuple(entering), tuple(leaving))
+        found = self._settled(position, tuple(sorted(maps_on_chip(self.steps, self.chip, plain))), room)
+        return plain._replace(schedule=found.schedule) if found else None
+
+    def _settled(self, position: int, roles: Roles, room: int) -> Nest | None:
         """The schedule that ``best`` finds, exchanged for the fastest of those that move as little in the same room."""
         nest = self.best(position, roles, room)
         if nest is None:

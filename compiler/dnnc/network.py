@@ -16,7 +16,7 @@ label that was not gone into and reaches least bounds what it may miss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -466,9 +466,9 @@ class Search:
         """The layer with some operands on chip, and some other maps; None where that cannot pay or does not fit."""
         assert self.nests is not None
         reads, here = set(self.steps.reads[position]), {m for role in roles for m in self._operands(position)[role]}
-        total, room = label.bytes, self.chip.bytes - self.tight.get((position,), 0)
+        total, room, state = self._outputs(position, stop, here)
+        total += label.bytes
         entering: list[tuple[int, int]] = []
-        state: list[Held] = []
         for m, each, stored in label.state:
             if m in reads and m not in here and not stored:
                 total += self._kept(m, each, moment)
@@ -480,13 +480,6 @@ class Search:
                 total += self._kept(m, each, stop)
             if self._wanted(m, stop):
                 state.append(Held(m, each if m in here or m in stay else 0, stored))
-        for m in self._computed(position):
-            if m in here:
-                room -= self._whole(m)
-                total += self.steps.maps[m].lines * self._line(m) if self.steps.maps[m].must_store else 0
-            if self._wanted(m, stop):
-                each = -(-self.steps.maps[m].lines // self.chip.units) if m in here else 0
-                state.append(Held(m, each, m not in here or bool(self.steps.maps[m].must_store)))
         leaving = tuple((m, each) for m, each, _ in sorted(state) if each)
         least = total + self.nests.least(position, roles) + self._missing(tuple(state), stop) + self.least[stop]
         if room < 0 or least >= below:
@@ -495,8 +488,23 @@ class Search:
         if found is None:
             return None
         segment = Alone(position, found.schedule, tuple(entering), leaving)
-        self._rooms[segment] = roles, room
+        # Half of what is left over is for the nest to be fast, the other half for everything to find its place.
+        self._rooms[segment] = (found.used + room) // 2
         return self._made(stop, total + found.bytes, label.sections + 1, state, segment, label)
+
+    def _outputs(self, position: int, stop: int, here: Collection[int]) -> tuple[int, int, list[Held]]:
+        """Of what a layer computes: bytes written of what stays, bytes left beside it, and what is on chip behind it."""
+        total, room = 0, self.chip.bytes - self.tight.get((position,), 0)
+        state: list[Held] = []
+        for m in self._computed(position):
+            made = self.steps.maps[m]
+            if m in here:
+                room -= self._whole(m)
+                total += made.lines * self._line(m) if made.must_store else 0
+            if self._wanted(m, stop):
+                each = -(-made.lines // self.chip.units) if m in here else 0
+                state.append(Held(m, each, m not in here or bool(made.must_store)))
+        return total, room, state
 
     def _schedule(self, position: int, roles: Roles, room: int) -> Nest | None:
         """The schedule of a layer with some operands on chip, in so many bytes."""
@@ -512,13 +520,13 @@ class Search:
             return segment
         assert isinstance(segment, Alone)
         assert self.nests is not None
-        found = self.nests.settled(segment.position, *self._rooms[segment])
+        found = self.nests.segment(segment.position, segment.entering, segment.leaving, self._rooms[segment])
         assert found is not None
-        return segment._replace(schedule=found.schedule)
+        return found
 
     @cached_property
-    def _rooms(self) -> dict[Segment, tuple[Roles, int]]:
-        """Of layers that run with operands on chip which, and the bytes that their nests may take."""
+    def _rooms(self) -> dict[Segment, int]:
+        """Of layers that run with operands on chip the bytes that their nests may take."""
         return {}
 
     def _rows(self, m: int, each: int, moment: int) -> int:

@@ -20,8 +20,8 @@ from dnnc_runtime.machine import Memory
 
 
 class Tenant(NamedTuple):
-    """What has a plot, from one section to another: a row of a map, a tile of its rows on their way, or what the loop
-    nest holds that computes it."""
+    """What has a plot, from one section to another: a row of a map, a tile of its rows on their way, or what the nest
+    that computes it holds."""
 
     plot: Plot
     start: int
