@@ -20,6 +20,7 @@ from dnnc.chip import Chip
 from dnnc.columns import halo, in_blocks
 from dnnc.emit import emit
 from dnnc.grouping import Grouping, grouped
+from dnnc.layer import HostLayer
 from dnnc.lives import lives
 from dnnc.network_records import moved_bytes
 from dnnc.peaks import Peaks
@@ -156,7 +157,7 @@ def test_any_blocks_and_strips(model: onnx.ModelProto, name: str, data: st.DataO
             for m in whole.entering
         )
         layers = found.plan.layers[segment.first : segment.stop]
-        traffic = [layer.traffic for layer in layers if not isinstance(layer, dnnc.HostLayer)]
+        traffic = [layer.traffic for layer in layers if not isinstance(layer, HostLayer)]
         assert sum(moved[role][0] for moved in traffic for role in ("input", "residual", "other")) == once
         assert not set(grouping.entering) - set(whole.entering)
 

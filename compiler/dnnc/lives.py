@@ -19,7 +19,6 @@ from dnnc.grouping import Grouping, grouped
 from dnnc.segments import Alone, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Event, home, kept, run, walk
-from dnnc.weights import Grain
 
 
 @dataclass(slots=True, eq=False)

@@ -374,7 +374,10 @@ class Search:
         return Label(total, sections, ordered, reach, segment, before)
 
     def _from(self, position: int) -> Iterator[_Member]:
-        """The groups that start at a position, the shortest first: where one does not fit by rows, no longer one does."""
+        """The groups that start at a position, the shortest first.
+
+        Where one does not fit in strips alone, no longer one does; nor in blocks of columns, where they would pay.
+        """
         if self.scope == "layerwise" or self.chip.why:
             return
         longest = LONGEST if self.scope == "fused" else 1
