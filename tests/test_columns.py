@@ -105,9 +105,8 @@ def plans(draw: st.DrawFn, steps: Steps, chip: Chip) -> list[Segment]:
         stop = draw(st.integers(first + 1, len(steps.at)))
         while stop > first and grouped(steps, chip, first, stop) is None:
             stop -= 1
-        if stop > first:
-            rows, columns = last(steps, stop)
-        if stop == first or columns == 1:
+        rows, columns = last(steps, stop) if stop > first else (1, 1)
+        if columns == 1:
             found.append(Alone(first))
             first += 1
             continue
