@@ -611,8 +611,14 @@ def plans(draw: st.DrawFn, steps: Steps, units: int) -> list[Segment]:
         leaving = {m: each for m, each in entering.items() if m not in local}
         leaving |= {m: draw(st.integers(1, block)) for m, block in blocks.items() if draw(st.booleans())}
         bounds = sorted(draw(st.sets(st.integers(1, rows - 1), max_size=rows))) if rows > 1 else []
+        columns: tuple[int, ...] = ()
+        across = steps.steps[numbers[-1]].layer.shape.x.out
+        if across > 1 and draw(st.booleans()):
+            entering = {m: each for m, each in entering.items() if m not in local}
+            leaving = dict(entering)
+            columns = (draw(st.integers(1, across - 1)), across)
         before, behind = (tuple(sorted(lines.items())) for lines in (entering, leaving))
-        segments.append(Strips(tuple(range(first, stop)), (*bounds, rows), before, behind))
+        segments.append(Strips(tuple(range(first, stop)), (*bounds, rows), before, behind, columns))
         held, first = leaving, stop
     return segments
 

@@ -120,4 +120,5 @@ def test_no_plan_moves_fewer_bytes(model: onnx.ModelProto, maps: int, weights: i
     )
     for expected, _, found in moved[:RUN]:
         assert counted(made, found) == expected >= made.plan.totals.dram_bytes
-    assert moved[0][0] == made.plan.totals.dram_bytes
+    # The plans listed have strips of whole rows alone.
+    assert made.plan.totals.dram_bytes <= moved[0][0]

@@ -493,7 +493,7 @@ class Search:
         return self._made(stop, total + found.bytes, label.sections + 1, state, segment, label)
 
     def _outputs(self, position: int, stop: int, here: Collection[int]) -> tuple[int, int, list[Held]]:
-        """Of what a layer computes: bytes written of what stays, bytes left beside it, and what is on chip behind it."""
+        """Of what a layer computes: bytes written of what stays, bytes left beside it, and what is on chip then."""
         total, room = 0, self.chip.bytes - self.tight.get((position,), 0)
         state: list[Held] = []
         for m in self._computed(position):
@@ -545,7 +545,11 @@ class Search:
         return Label(total, sections, ordered, reach, segment, before)
 
     def _from(self, moment: int) -> tuple[_Member, ...]:
-        """The groups that start at a moment, the shortest first: none with all layers of one that never fits."""
+        """The groups that start at a moment, the shortest first.
+
+        Where one does not fit in strips alone, none with all its layers does; nor in blocks of columns, where they
+        would pay.
+        """
         if moment not in self._members:
             self._members[moment] = tuple(self._starting(moment))
         return self._members[moment]

@@ -94,7 +94,7 @@ def loaded_regions(steps: Steps, operand: Operand, sources: Sequence[Source]) ->
 
 
 def outputs(grouping: Grouping, scene: Scene) -> Iterator[tuple[int, int]]:
-    """What a section computes: the group's number of a map (or a piece of it), and the mask of its columns; 0: all."""
+    """What a section computes: the group's number of the map or every piece, and the mask of its columns; 0: all."""
     assert scene.event is not None
     for out in grouping.group.parts[scene.event.section.part].outputs:
         yield out, grouping.pieces[out][1]

@@ -276,8 +276,8 @@ class Walk:
 
     Attributes:
         bounds: rows of the last step's output computed by the end of every strip.
-        blocks: of columns that are gone through, of the first image, as if nobody had a copy of a row for later ones:
-            it takes no more memory than all of them; None: all.
+        blocks: of columns that are gone through, of the first image, as if nobody had a copy of a row for later ones,
+            which takes no more memory than all of them; None: all.
     """
 
     group: Group
