@@ -27,7 +27,7 @@ HURRY = 4
 after the first where something found no place."""
 
 ATTEMPTS = 12
-SHARE = 1024
+SHARE = 256
 """Where the rows of a plan find no place, the segment that is too full has to do with such a part of the memory less at
 least, and each time with twice as much."""
 
@@ -95,7 +95,7 @@ class Together:
                 return found, made
             # Only the segment that was too full has to do with less: so little is lost.
             positions = found.segments[made.segment].positions
-            tight[positions] = max(2 * tight.get(positions, 0), made.missing, chip.bytes // SHARE)
+            tight[positions] = max(2 * tight.get(positions, 0), 2 * made.missing, chip.bytes // SHARE)
             self._searches[scope] = self._searches[scope].again(tight, self._limit(HURRY))
             found = self._searches[scope].find()
         made = realize(self.steps, chip, self._layerwise.segments, self.alone)
