@@ -20,7 +20,7 @@ from dnnc.layer import HostLayer, Layer, Shape
 from dnnc.points import Found, all_trips, at, held, length, listed, optimist
 from dnnc.schedule import Schedule
 from dnnc.search import Figures, figures
-from dnnc.segments import Alone
+from dnnc.segments import Alone, Segment
 from dnnc.space import ANYTHING, Limits, Space, schedule_of
 from dnnc.steps import Steps
 from dnnc.strips import kept
@@ -114,11 +114,13 @@ class Nests:
 
     Attributes:
         searched: how many schedules were looked for, and not known before.
+        rooms: of segments that may be in a plan the bytes that their nests may take.
     """
 
     steps: Steps
     chip: Chip
     searched: int = 0
+    rooms: dict[Segment, int] = field(default_factory=dict[Segment, int])
     _known: dict[Shape, Known] = field(default_factory=dict["Shape", "Known"])
     _may: dict[int, dict[Role, tuple[int, ...]]] = field(default_factory=dict[int, dict[Role, tuple[int, ...]]])
     _least: dict[tuple[int, Roles], int] = field(default_factory=dict[tuple[int, "Roles"], int])
@@ -156,6 +158,15 @@ class Nests:
             self.searched += 1
             nest = known.search(room)
         return nest
+
+    def settled(self, segment: Segment) -> Segment:
+        """A segment with the fastest of the schedules that move as little in the room that it may take."""
+        if segment not in self.rooms:
+            return segment
+        assert isinstance(segment, Alone)
+        found = self.segment(segment.position, segment.entering, segment.leaving, self.rooms[segment])
+        assert found is not None
+        return found
 
     def segment(
         self, position: int, entering: Sequence[tuple[int, int]], leaving: Sequence[tuple[int, int]], room: int

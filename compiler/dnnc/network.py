@@ -207,8 +207,7 @@ class Search:
         if best is None or (below is not None and best.bytes >= below):
             assert below is not None
             return below
-        segments = tuple(map(self._settled, _segments(best)))
-        self.known = Found(segments, best.bytes, 0, 0, 0)
+        self.known = Found(_segments(best), best.bytes, 0, 0, 0)
         return best.bytes
 
     def _fronts(self) -> list[dict[State, Label]]:
@@ -489,7 +488,7 @@ class Search:
             return None
         segment = Alone(position, found.schedule, tuple(entering), leaving)
         # Half of what is left over is for the nest to be fast, the other half for everything to find its place.
-        self._rooms[segment] = (found.used + room) // 2
+        self.nests.rooms[segment] = (found.used + room) // 2
         return self._made(stop, total + found.bytes, label.sections + 1, state, segment, label)
 
     def _outputs(self, position: int, stop: int, here: Collection[int]) -> tuple[int, int, list[Held]]:
@@ -513,21 +512,6 @@ class Search:
         found = self.nests.best(position, roles, room)
         self.meter.work += 1 + (self.nests.searched - before) * SEARCHED
         return found
-
-    def _settled(self, segment: Segment) -> Segment:
-        """A segment with the fastest of the schedules that move as little."""
-        if segment not in self._rooms:
-            return segment
-        assert isinstance(segment, Alone)
-        assert self.nests is not None
-        found = self.nests.segment(segment.position, segment.entering, segment.leaving, self._rooms[segment])
-        assert found is not None
-        return found
-
-    @cached_property
-    def _rooms(self) -> dict[Segment, int]:
-        """Of layers that run with operands on chip the bytes that their nests may take."""
-        return {}
 
     def _rows(self, m: int, each: int, moment: int) -> int:
         """Bytes of the lines of a map on chip that are still read, in the unit that has most."""

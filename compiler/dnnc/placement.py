@@ -79,11 +79,11 @@ def _unit(plots: Sequence[Plot], reserved: Sequence[int], words: int) -> Unplace
 
 
 ROUNDS = 20
-LEAST_ROUNDS = 3
+LEAST_ROUNDS = 1
 """How often an order is tried at most and at least, with what failed moved to the front."""
 
-EFFORT = 16_000
-"""Plots placed in all rounds of an order, about: so many of them are gone through in two to four seconds (measured)."""
+EFFORT = 8_000
+"""Plots placed in all rounds of an order, about: so many of them are gone through in one to two seconds (measured)."""
 
 ORDERS: tuple[Order, ...] = (
     lambda plot, floor: (-floor, not plot.granule, plot.start, plot.start - plot.end),

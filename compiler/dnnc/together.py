@@ -90,6 +90,7 @@ class Together:
         """The best plan that is found for which everything on chip finds a place, beginning with one that need not."""
         tight: dict[tuple[int, ...], int] = {}
         for _ in range(ATTEMPTS):
+            found = replace(found, segments=tuple(map(self.nests.settled, found.segments)))
             made = realize(self.steps, chip, found.segments, self.alone)
             if isinstance(made, Realized):
                 return found, made
