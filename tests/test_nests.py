@@ -219,7 +219,8 @@ def test_more_room_never_costs_bytes_and_what_is_known_is_right(
             assert plain is not None
             assert plain.bytes == own.figures.dram_bytes
         may = operands(of.steps, of.chip, position)
-        roles = tuple(sorted(role for role in may if data.draw(st.booleans())))
+        some: list[Role] = [role for role in may if data.draw(st.booleans())]
+        roles = tuple(sorted(some))
         rooms = sorted(data.draw(st.lists(st.integers(0, of.chip.bytes), min_size=3, max_size=3)), reverse=True)
         before = 0
         for room in rooms:

@@ -255,7 +255,8 @@ class Search:
         may = self._operands(position)
         if self.nests is None or not may:
             return self._least_alone(position, moment, stop)
-        roles = tuple(sorted(role for role, maps in may.items() if sum(map(self._whole, maps)) <= self.chip.bytes))
+        fitting: list[Role] = [role for role, maps in may.items() if sum(map(self._whole, maps)) <= self.chip.bytes]
+        roles: Roles = tuple(sorted(fitting))
         total = self.nests.least(position, roles)
         here = {m for role in roles for m in may[role]}
         for m in self._computed(position):
@@ -443,7 +444,9 @@ class Search:
         if not may:
             return
         there = {m: each for m, each, _ in label.state if each}
-        roles = [role for role, maps in may.items() if all(self._all_there(role, position, m, there) for m in maps)]
+        roles: list[Role] = [
+            role for role, maps in may.items() if all(self._all_there(role, position, m, there) for m in maps)
+        ]
         others = sorted(there, key=lambda m: -self._rows(m, there[m], moment))
         for some in _subsets(roles):
             here = {m for role in some for m in may[role]}

@@ -147,7 +147,7 @@ def _segment(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> S
         return _nest(stored, stored.schedule, steps, chip)
     if stored.bounds:
         return _strips(stored, scope, steps, chip)
-    if len(stored.positions) > 1 or stored.entering or stored.leaving or stored.columns:
+    if len(stored.positions) != 1 or stored.entering or stored.leaving or stored.columns:
         raise Damaged("several layers, or rows on chip, but no strips")
     return Alone(stored.positions[0])
 
@@ -182,9 +182,9 @@ def _cuts(bounds: Sequence[int], size: int) -> bool:
 
 def _nest(stored: SegmentRecord, schedule: ScheduleRecord, steps: Steps, chip: Chip) -> Alone:
     """A layer with operands on chip."""
-    if stored.bounds or stored.columns or len(stored.positions) > 1:
+    if stored.bounds or stored.columns or len(stored.positions) != 1:
         raise Damaged("several layers, or strips, under one schedule")
-    (position,) = stored.positions
+    position = stored.positions[0]
     if not operands(steps, chip, position):
         raise Damaged("its layer cannot run with operands on chip")
     for lines in (stored.entering, stored.leaving):

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from math import prod
-from operator import or_
 from typing import NamedTuple
 
 from dnnc.axis import touched
@@ -200,7 +199,10 @@ class _Builder:
             else:
                 read = [operand.view.tensor for operand in layer.operands if operand.role != "output"]
                 written = [operand.view.tensor for operand in layer.operands if operand.role == "output"]
-            yield reduce(or_, (writers.get(tensor, 0) for tensor in read), 0)
+            mask = 0
+            for tensor in read:
+                mask |= writers.get(tensor, 0)
+            yield mask
             for tensor in written:
                 writers[tensor] = writers.get(tensor, 0) | 1 << position
 
