@@ -89,16 +89,20 @@ class Together:
     def _placed(self, scope: Scope, chip: Chip, found: Found) -> tuple[Found, Realized]:
         """The best plan that is found for which everything on chip finds a place, beginning with one that need not."""
         tight: dict[tuple[int, ...], int] = {}
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             found = replace(found, segments=tuple(map(self.nests.settled, found.segments)))
             made = realize(self.steps, chip, found.segments, self.alone)
             if isinstance(made, Realized):
                 return found, made
-            # Only the segment that was too full has to do with less: so little is lost.
-            positions = found.segments[made.segment].positions
-            tight[positions] = max(2 * tight.get(positions, 0), 2 * made.missing, chip.bytes // SHARE)
+            # Only the segment that was too full has to do with less, so that little is lost; then more around it.
+            reach = attempt // 3
+            for segment in found.segments[max(0, made.segment - reach) : made.segment + reach + 1]:
+                less = max(2 * tight.get(segment.positions, 0), 2 * made.missing, chip.bytes // SHARE)
+                tight[segment.positions] = less
             self._searches[scope] = self._searches[scope].again(tight, self._limit(HURRY))
             found = self._searches[scope].find()
+        if scope == "fused":
+            return self._placed("resident", chip, self._found["resident"])
         made = realize(self.steps, chip, self._layerwise.segments, self.alone)
         assert isinstance(made, Realized)
         return self._layerwise, made
