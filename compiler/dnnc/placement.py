@@ -78,12 +78,12 @@ def _unit(plots: Sequence[Plot], reserved: Sequence[int], words: int) -> Unplace
     return failure
 
 
-ROUNDS = 60
+ROUNDS = 20
 LEAST_ROUNDS = 1
 """How often an order is tried at most and at least, with what failed moved to the front."""
 
-EFFORT = 40_000
-"""Plots placed in all rounds of an order, about: so many of them are gone through in five to ten seconds (measured)."""
+EFFORT = 24_000
+"""Plots placed in all rounds of an order, about: so many are gone through in three to six seconds (measured)."""
 
 ORDERS: tuple[Order, ...] = (
     lambda plot, floor: (-floor, not plot.granule, plot.start, plot.start - plot.end),
