@@ -178,7 +178,7 @@ class Search:
         return min(lost, self._take(fronts[-1], below))
 
     def _dive(self, few: int, cuts: int | None) -> None:
-        """Looks for a plan without much work: with few labels in every position, and nothing that looks bad at once.
+        """Looks for a plan without much work: with few labels in every moment, and nothing that looks bad at once.
 
         Args:
             few: labels in every moment.

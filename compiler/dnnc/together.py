@@ -89,6 +89,7 @@ class Together:
     def _placed(self, scope: Scope, chip: Chip, found: Found) -> tuple[Found, Realized]:
         """The best plan that is found for which everything on chip finds a place, beginning with one that need not."""
         tight: dict[tuple[int, ...], int] = {}
+        narrower = SCOPES[SCOPES.index(scope) - 1]
         for attempt in range(ATTEMPTS):
             found = replace(found, segments=tuple(map(self.nests.settled, found.segments)))
             made = realize(self.steps, chip, found.segments, self.alone)
@@ -101,8 +102,10 @@ class Together:
                 tight[segment.positions] = less
             self._searches[scope] = self._searches[scope].again(tight, self._limit(HURRY))
             found = self._searches[scope].find()
-        if scope == "fused":
-            return self._placed("resident", chip, self._found["resident"])
+            if found.bytes > self._found[narrower].bytes:
+                break
+        if narrower != "layerwise":
+            return self._placed(narrower, chip, self._found[narrower])
         made = realize(self.steps, chip, self._layerwise.segments, self.alone)
         assert isinstance(made, Realized)
         return self._layerwise, made
