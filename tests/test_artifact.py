@@ -590,7 +590,8 @@ def test_whatever_is_changed_is_refused_or_makes_no_difference(
     with suppress(UsageFault):
         loaded = artifact.load(copy)
         assert loaded.plan.totals == compiled.plan.totals
-        assert loaded.counted == compiled.counted
+        # Strips may be cut elsewhere at equal bytes and cycles: another program of the same traffic.
+        assert loaded.counted.payload == compiled.counted.payload
 
 
 @st.composite

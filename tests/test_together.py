@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dnnc.chip import Chip
 from dnnc.pipeline import Compilation, compile, verify
 from dnnc.realize import Realized, realize
-from dnnc.segments import Scope
+from dnnc.segments import Best, Scope
 from dnnc.steps import steps_of
 from dnnc.together import Together, alone_of
 from dnnc_runtime import machine
@@ -127,6 +127,16 @@ def test_nothing_goes_below_the_floor(model: onnx.ModelProto, target: Machine) -
     shapes = [value.shape for value in made.lowered.placements if value.name in made.lowered.outputs]
     words = sum(size for name, size in constants.items() if name in used) + sum(prod(shape) for shape in shapes)
     assert made.plan.totals.dram_bytes >= words * target.word_bytes
+
+
+def test_what_stays_inside_a_layer_is_not_taken_for_read() -> None:
+    """By hand: between a convolution and its fused pool more passes than everything else moves."""
+    made = Builder(1, 4, 8, 0)
+    found = compile(made.model(made.conv(made.pool(made.conv(made.input, 16, 1), "MaxPool"), 4, 1)), "snowflake")
+    # Words: 4x8x8 of the image, 16x4 + 16 and 4x16 + 4 of weights and biases, 4x4x4 of the result.
+    words = 256 + 80 + 68 + 64
+    assert found.plan.network is not None
+    assert found.plan.network.best["fused"] == Best(2 * words, 2 * words)
 
 
 def test_a_tensor_stays_over_a_residual_branch() -> None:

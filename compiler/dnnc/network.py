@@ -143,7 +143,7 @@ class Search:
         below some more, as far as the first: so few labels have to be gone into that could not be part of the cheapest
         plan. If that takes long, a plan is looked for by going into more.
         """
-        self.proven = self.least[0]
+        self.proven = self._first.reach
         self._dive(1, 1)
         self._deepen(self.limit // 2)
         if self.known is None or self.proven < self.known.bytes:
@@ -155,7 +155,7 @@ class Search:
 
     def _deepen(self, limit: int) -> None:
         """Looks for plans below more and more bytes, until there is one."""
-        least = self.least[0]
+        least = self._first.reach
         while self.meter.work < limit and (self.known is None or self.proven < self.known.bytes):
             below = least + (self.proven - least) * 3 // 2 + least // 256 + 1
             if self.known is not None:
@@ -185,7 +185,7 @@ class Search:
             cuts: of a group with which rows are dropped; all, if None.
         """
         fronts = self._fronts()
-        slack = self.least[0] // 8 + 1
+        slack = self._first.reach // 8 + 1
         below = self.known.bytes if self.known else None
         for moment, front in enumerate(fronts[:-1]):
             labels = self._undominated(moment, list(front.values()))
@@ -212,8 +212,15 @@ class Search:
 
     def _fronts(self) -> list[dict[State, Label]]:
         fronts: list[dict[State, Label]] = [{} for _ in self.orders.moments]
-        fronts[0][()] = Label(0, 0, (), self.least[0], None, None)
+        fronts[0][self._first.state] = self._first
         return fronts
+
+    @cached_property
+    def _first(self) -> Label:
+        """Nothing done: all that layers read and none computes is in DRAM."""
+        computed = {step.map for step in self.steps.steps}
+        state = tuple(Held(m, 0, True) for m in range(len(self.steps.maps)) if m not in computed and self._wanted(m, 0))
+        return Label(0, 0, state, self._missing(state, 0) + self.least[0], None, None)
 
     # -- what every plan moves --------------------------------------------------------------------------------------
 
@@ -245,10 +252,7 @@ class Search:
         total = self.alone[position][0]
         for m in self._computed(position):
             total += self._lacking(m, 0, stop)
-        for m in dict.fromkeys(self.steps.reads[position]):
-            gone = self._wanted(m, moment) & ~self._wanted(m, stop)
-            total -= gone.bit_count() * self._narrow(m)
-        return total
+        return total - sum(self._counted(m, moment, stop) for m in self._before(position))
 
     def _least_nest(self, position: int, moment: int, stop: int) -> int:
         """The same with everything on chip that there is room for."""
@@ -264,11 +268,15 @@ class Search:
                 total += self._lacking(m, 0, stop)
             elif self.steps.maps[m].must_store:
                 total += self.steps.maps[m].lines * self._line(m)
-        for m in dict.fromkeys(self.steps.reads[position]):
-            if m not in here:
-                gone = self._wanted(m, moment) & ~self._wanted(m, stop)
-                total -= gone.bit_count() * self._narrow(m)
-        return total
+        return total - sum(self._counted(m, moment, stop) for m in self._before(position) if m not in here)
+
+    def _before(self, position: int) -> set[int]:
+        """The maps that a position reads and does not compute."""
+        return set(self.steps.reads[position]) - set(self._computed(position))
+
+    def _counted(self, m: int, moment: int, stop: int) -> int:
+        """Bytes of a map that count as missing at a moment, and that nobody behind the next one reads."""
+        return (self._wanted(m, moment) & ~self._wanted(m, stop)).bit_count() * self._narrow(m)
 
     def _least_kernels(self, moment: int, least: Sequence[int]) -> int:
         """The same by what is known without any work: kernels, parameters, and what has to be in DRAM in any case."""
