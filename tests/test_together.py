@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
@@ -11,12 +12,18 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from dnnc.agreement import agree
 from dnnc.chip import Chip
+from dnnc.emit import emit
+from dnnc.grouping import grouped
 from dnnc.pipeline import Compilation, compile, verify
+from dnnc.price import Price
 from dnnc.realize import Realized, realize
-from dnnc.segments import Best, Scope
+from dnnc.search import Goal, Objective
+from dnnc.segments import Best, Scope, Strips
 from dnnc.steps import steps_of
-from dnnc.together import Together, alone_of
+from dnnc.together import PRICES, Together, alone_of
+from dnnc.ways import Cuts, Meter
 from dnnc_runtime import machine
 from dnnc_runtime.errors import CapacityFault
 from dnnc_runtime.machine import Machine
@@ -28,6 +35,7 @@ SLOW = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
+FEW = settings(SLOW, max_examples=8)
 
 
 @st.composite
@@ -38,10 +46,12 @@ def targets(draw: st.DrawFn) -> Machine:
     return machine.load(name).with_memory("maps", maps).with_memory("weights", weights)
 
 
-def compiled(model: onnx.ModelProto, target: Machine, plan: Scope) -> Compilation:
+def compiled(
+    model: onnx.ModelProto, target: Machine, plan: Scope, objective: Goal | Objective = "traffic"
+) -> Compilation:  # fmt: skip
     """A compilation, for which the bytes of the walked program are compared with those predicted."""
     try:
-        return compile(model, target, plan=plan)
+        return compile(model, target, objective=objective, plan=plan)
     except CapacityFault:
         assume(False)
         raise
@@ -84,6 +94,55 @@ def test_a_search_cut_short_moves_no_more_than_layer_by_layer(
     short = Together(alone.lowered, alone.plan, time_limit=limit).fewest("fused")[0]
     assert short.network is not None
     assert short.network.bound <= short.totals.dram_bytes <= alone.plan.totals.dram_bytes
+
+
+@FEW
+@given(networks(), targets())
+def test_where_time_counts_no_plan_that_was_looked_at_is_faster(model: onnx.ModelProto, target: Machine) -> None:
+    alone, fast = (compiled(model, target, plan, "latency") for plan in ("layerwise", "fused"))
+    near = compiled(model, target, "fused", Objective("balanced", 20.0))
+    assert fast.timing.cycles <= alone.timing.cycles
+    # Every plan that was looked at is legal, whichever is taken.
+    together = Together(alone.lowered, alone.plan)
+    together.fewest("fused")
+    for price in PRICES:
+        priced = together.priced("fused", price)
+        if priced is not None:
+            plan, made = priced
+            agree(plan, emit(alone.lowered, dict(plan.schedules), target, made))
+            assert plan.network is not None
+            assert plan.network.bound <= plan.network.bytes == plan.totals.dram_bytes
+    assert near.counted.payload
+
+
+def test_who_interrupts_the_choice_gets_the_fewest_bytes() -> None:
+    made = Builder(1, 8, 8, 0)
+    alone = compile(made.model(made.conv(made.conv(made.input, 8, 3), 8, 3)), "snowflake", plan="layerwise")
+    plan = replace(alone.plan, objective=Objective("latency"))
+    together = Together(alone.lowered, plan)
+
+    def timed(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    found, _ = together.find("fused", timed)
+    assert together.interrupted
+    assert found == together.fewest("fused")[0]
+
+
+@FEW
+@given(networks(), targets())
+def test_the_price_of_a_group_is_that_of_its_cycles(model: onnx.ModelProto, target: Machine) -> None:
+    """At a byte for a cycle, and where layers by themselves took none."""
+    made = compiled(model, target, "fused")
+    steps, chip = steps_of(made.lowered), Chip(target)
+    price = Price(chip, 1.0, (0,) * len(made.plan.layers))
+    found = realized(made)
+    for segment in made.plan.network.segments if made.plan.network and found else ():
+        grouping = grouped(steps, chip, segment.positions) if isinstance(segment, Strips) else None
+        if grouping is not None and found is not None and isinstance(segment, Strips) and not segment.columns:
+            cuts = Cuts(grouping.group, Meter())
+            computing = sum(found.figures()[position].compute_cycles for position in segment.positions)
+            assert price.of_group(grouping, cuts)(cuts.strips.index(segment.bounds)) == computing
 
 
 @SLOW

@@ -159,6 +159,11 @@ class Nests:
             nest = known.search(room)
         return nest
 
+    def cycles(self, position: int, roles: Roles, nest: Nest) -> int:
+        """Cycles of a schedule that ``best`` found, in closed form."""
+        shape = on_chip(layer_of(self.steps, self.chip, position), roles).shape
+        return figures(shape, self.chip.machine, nest.schedule).cycles
+
     def settled(self, segment: Segment) -> Segment:
         """A segment with the fastest of the schedules that move as little in the room that it may take."""
         if segment not in self.rooms:

@@ -29,6 +29,7 @@ from dnnc.chip import Chip
 from dnnc.grouping import Grouping, grouped
 from dnnc.nests import Nest, Nests, Roles
 from dnnc.orders import Orders, mask_of
+from dnnc.price import Price
 from dnnc.segments import Alone, Scope, Segment, Strips
 from dnnc.steps import Steps
 from dnnc.strips import Group, kept
@@ -101,6 +102,7 @@ class Search:
         known: a plan of this space, found before.
         nests: the schedules of layers with operands on chip, or in less memory; None: no layer runs so.
         tight: bytes of memory that some segments, by their layers, have to do without: not everything found a place.
+        price: of the time that a plan takes; None: it is the bytes that are minimised, else their sum.
     """
 
     steps: Steps
@@ -111,6 +113,7 @@ class Search:
     known: Found | None = None
     nests: Nests | None = None
     tight: Mapping[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
+    price: Price | None = None
     meter: Meter = field(default_factory=Meter)
     labels: int = 0
     proven: int = 0
@@ -130,7 +133,7 @@ class Search:
 
     def again(self, tight: Mapping[tuple[int, ...], int], limit: int) -> Search:
         """Another search in which some segments have less memory, with what is known of groups."""
-        other = Search(self.steps, self.chip, self.alone, self.scope, limit, None, self.nests, tight)
+        other = Search(self.steps, self.chip, self.alone, self.scope, limit, None, self.nests, tight, self.price)
         other._cuts, other._blocks = self._cuts, self._blocks
         for cuts in self._cuts.values():
             cuts.meter = other.meter
@@ -141,13 +144,15 @@ class Search:
 
         A first plan comes from going into little. Then plans are looked for below some bytes, and if there is none,
         below some more, as far as the first: so few labels have to be gone into that could not be part of the cheapest
-        plan. If that takes long, a plan is looked for by going into more.
+        plan. If that takes long, a plan is looked for by going into more. Where time has a price, nothing is proven.
         """
         self.proven = self._first.reach
         self._dive(1, 1)
-        self._deepen(self.limit // 2)
+        if self.price is None:
+            self._deepen(self.limit // 2)
         if self.known is None or self.proven < self.known.bytes:
             self._dive(FEW, None)
+        if self.price is None:
             self._deepen(self.limit)
         assert self.known is not None
         bound = min(self.proven, self.known.bytes)
@@ -497,6 +502,8 @@ class Search:
         found = self._schedule(position, roles, room)
         if found is None:
             return None
+        if self.price:
+            total += self.price.of_nest(position, self.nests.cycles(position, roles, found))
         segment = Alone(position, found.schedule, tuple(entering), leaving)
         # Half of what is left over is for the nest to be fast, the other half for everything to find its place.
         self.nests.rooms[segment] = (found.used + room) // 2
@@ -576,7 +583,8 @@ class Search:
         if block not in self._blocks:
             if block.group not in self._cuts:
                 self._cuts[block.group] = Cuts(block.group, self.meter)
-            self._blocks[block] = Options(block, self._cuts[block.group])
+            cuts = self._cuts[block.group]
+            self._blocks[block] = Options(block, cuts, self.price.of_group(grouping, cuts) if self.price else _free)
         return _Member(stop, grouping, self._blocks[block])
 
     def _block(self, grouping: Grouping, stop: int, by_rows: bool) -> Block:
@@ -599,6 +607,7 @@ class Search:
             tuple(self._narrow(m) for m in maps),
             sum(self.alone[position][0] for position in grouping.positions),
             by_rows,
+            tuple(self.steps.steps[number].layer.shape for number in grouping.numbers) if self.price else (),
         )
 
     def _until(self, m: int, stop: int) -> int:
@@ -657,6 +666,10 @@ class Search:
         state = [Held(maps[i], each, stored) for i, each, stored in way.after]
         state += [Held(h.map, each, h.stored) for h, each in zip(others, way.passing, strict=True)]
         return self._made(member.stop, label.bytes + way.bytes, label.sections + way.sections, state, segment, label)
+
+
+def _free(_: int) -> int:
+    return 0
 
 
 def _keep(front: dict[State, Label], made: Label) -> None:

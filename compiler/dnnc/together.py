@@ -12,6 +12,7 @@ from dnnc.layer import HostLayer, Lowered
 from dnnc.nests import Nests
 from dnnc.network import Found, Search
 from dnnc.plan import LayerPlan, Plan
+from dnnc.price import Price
 from dnnc.realize import Misfit, Realized, realize
 from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Segment, Strips
 from dnnc.steps import Steps, steps_of
@@ -25,6 +26,10 @@ WORK_PER_SECOND = 100_000
 HURRY = 4
 """The search for a narrower scope, which the plan is only compared with, gets so much less work, and every other one
 after the first where something found no place."""
+
+PRICES = (0.25, 1.0, 4.0, 64.0)
+"""Where time counts, plans are looked for in which a cycle has each of these prices, in parts of the bytes that DRAM
+moves in a cycle: from some time given for bytes to nearly none."""
 
 ATTEMPTS = 12
 SHARE = 256
@@ -56,14 +61,20 @@ class Together:
         """The best plan of a scope, made concrete; as it is if that is layer by layer.
 
         For the fewest bytes that is the plan of the widest scope. Where time counts, the plans of all scopes are timed,
-        and the fastest is taken, or of those that are nearly as fast the one that moves fewest bytes.
+        and those that are cheapest if time has some price; the fastest is taken, or of those that are nearly as fast
+        the one that moves fewest bytes.
         """
         plans = [self.fewest(scope)]
         goal = self.plan.objective
         if goal.goal == "traffic" or plans[0][1] is None:
             return plans[0]
         plans += [self.fewest(other) for other in SCOPES[: SCOPES.index(scope)]]
-        times = [timed(*plan) for plan in plans]
+        try:
+            plans += [plan for price in PRICES if (plan := self.priced(scope, price)) is not None]
+            times = [timed(*plan) for plan in plans]
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return plans[0]
         most = min(times) * (1 + goal.percent / 100 if goal.goal == "balanced" else 1)
         near = [plan for plan, time in zip(plans, times, strict=True) if time <= most]
         return min(near, key=lambda plan: plan[0].totals.dram_bytes)
@@ -86,29 +97,55 @@ class Together:
         plan = with_network(self.plan, Network(scope, found.segments, best), made)
         return self._plain(plan, made) or (plan, made)
 
+    def priced(self, scope: Scope, price: float) -> tuple[Plan, Realized] | None:
+        """The plan of a scope that is cheapest if what its segments take longer has a price; None if it has no place.
+
+        Args:
+            price: of a cycle, in parts of the bytes that DRAM moves meanwhile.
+        """
+        machine, chip = self.plan.machine, Chip(self.plan.machine)
+        alone = (0 if isinstance(layer, HostLayer) else layer.by_itself.cycles for layer in self.plan.layers)
+        of_time = Price(chip, price * machine.dram.bytes_per_second / machine.clock_hz, tuple(alone))
+        search = Search(self.steps, chip, self.alone, scope, self._limit(HURRY), None, self.nests, price=of_time)
+        placed = self._attempts(search, search.find())
+        if placed is None:
+            return None
+        found, made = placed
+        best = {of: Best(known.bytes, known.bound) for of, known in self._found.items()}
+        plan = with_network(self.plan, Network(scope, found.segments, best), made)
+        best[scope] = Best(plan.totals.dram_bytes, best[scope].bound)
+        return replace(plan, network=Network(scope, found.segments, best)), made
+
     def _placed(self, scope: Scope, chip: Chip, found: Found) -> tuple[Found, Realized]:
         """The best plan that is found for which everything on chip finds a place, beginning with one that need not."""
-        tight: dict[tuple[int, ...], int] = {}
         narrower = SCOPES[SCOPES.index(scope) - 1]
-        for attempt in range(ATTEMPTS):
-            found = replace(found, segments=tuple(map(self.nests.settled, found.segments)))
-            made = realize(self.steps, chip, found.segments, self.alone)
-            if isinstance(made, Realized):
-                return found, made
-            # Only the segment that was too full has to do with less, so that little is lost; then more around it.
-            reach = attempt // 3
-            for segment in found.segments[max(0, made.segment - reach) : made.segment + reach + 1]:
-                less = max(2 * tight.get(segment.positions, 0), 2 * made.missing, chip.bytes // SHARE)
-                tight[segment.positions] = less
-            self._searches[scope] = self._searches[scope].again(tight, self._limit(HURRY))
-            found = self._searches[scope].find()
-            if found.bytes > self._found[narrower].bytes:
-                break
+        placed = self._attempts(self._searches[scope], found, self._found[narrower].bytes)
+        if placed is not None:
+            return placed
         if narrower != "layerwise":
             return self._placed(narrower, chip, self._found[narrower])
         made = realize(self.steps, chip, self._layerwise.segments, self.alone)
         assert isinstance(made, Realized)
         return self._layerwise, made
+
+    def _attempts(self, search: Search, found: Found, most: int | None = None) -> tuple[Found, Realized] | None:
+        """What a search found, or finds with less memory, at no more bytes than that; None if nothing has its place."""
+        tight: dict[tuple[int, ...], int] = {}
+        for attempt in range(ATTEMPTS):
+            found = replace(found, segments=tuple(map(self.nests.settled, found.segments)))
+            made = realize(self.steps, search.chip, found.segments, self.alone)
+            if isinstance(made, Realized):
+                return found, made
+            # Only the segment that was too full has to do with less, so that little is lost; then more around it.
+            reach = attempt // 3
+            for segment in found.segments[max(0, made.segment - reach) : made.segment + reach + 1]:
+                less = max(2 * tight.get(segment.positions, 0), 2 * made.missing, search.chip.bytes // SHARE)
+                tight[segment.positions] = less
+            search = search.again(tight, self._limit(HURRY))
+            found = search.find()
+            if most is not None and found.bytes > most:
+                break
+        return None
 
     def _widening(self, scope: Scope, chip: Chip) -> Found:
         """The best plan of a scope, each found with the one of the narrower scope known."""

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from dnnc.axis import touched
 from dnnc.columns import halo, in_blocks, parts_of
+from dnnc.layer import Shape
 from dnnc.peaks import Peaks
 from dnnc.strips import Group, Run, Walk, home, kept, run, walk
 
@@ -201,6 +202,7 @@ class Block:
         narrow: for every map the bytes of a line that every reader in the network loads at least.
         alone: bytes that its layers move by themselves.
         by_rows: whether shorter groups that start with the same layer can be cut into strips alone.
+        shapes: of its steps, where time has a price.
     """
 
     group: Group
@@ -213,6 +215,7 @@ class Block:
     narrow: tuple[int, ...]
     alone: int
     by_rows: bool
+    shapes: tuple[Shape, ...]
 
     @cached_property
     def inputs(self) -> tuple[int, ...]:
@@ -327,10 +330,15 @@ class _Choice(NamedTuple):
 
 @dataclass
 class Options:
-    """A block, and all that has been found out about it."""
+    """A block, and all that has been found out about it.
+
+    Attributes:
+        price: what the time is worth in bytes that a cut takes longer than its layers by themselves.
+    """
 
     block: Block
     cuts: Cuts
+    price: Callable[[int], int]
     _ways: dict[Before, Ways] = field(default_factory=dict[Before, "Ways"])
 
     def ways(self, before: Before) -> Ways:
@@ -392,8 +400,15 @@ class Options:
         return (m for m in self.block.group.later if m not in self.block.demanded)
 
     def kernels(self, level: int) -> int:
-        """Bytes of kernels, and of what has to be in DRAM in any case."""
-        return self.block.kernels_moved(self.cuts.sections(level)) + self.block.stored
+        """Bytes of kernels, and of what has to be in DRAM in any case; and what the time is worth."""
+        if level not in self._kernels:
+            moved = self.block.kernels_moved(self.cuts.sections(level)) + self.block.stored
+            self._kernels[level] = moved + self.price(level)
+        return self._kernels[level]
+
+    @cached_property
+    def _kernels(self) -> dict[int, int]:
+        return {}
 
     def moved(self, level: int, loaded: Mapping[int, int]) -> int:
         """Bytes of kernels, of these lines of maps (or of their pieces), and of what has to be in DRAM in any case."""
@@ -475,14 +490,18 @@ class Ways:
             tried.append(level)
         for level in tried[:few]:
             if self.options.least(level) + missing < spare:
-                for order in self._orders:
-                    if self.least(level, order, True) + self._missing >= spare:
-                        continue
-                    if whole is not None and self.least(level, order, False) >= whole.bytes:
-                        continue
-                    way = self._dropping(level, order)
-                    if way is not None:
-                        yield way
+                yield from self._partly(level, spare, whole)
+
+    def _partly(self, level: int, spare: int, whole: Way | None) -> Iterator[Way]:
+        """The ways of a cut with less than everything on chip that may pay."""
+        for order in self._orders:
+            if self.least(level, order, True) + self._missing >= spare:
+                continue
+            if whole is not None and self.least(level, order, False) >= whole.bytes:
+                continue
+            way = self._dropping(level, order)
+            if way is not None:
+                yield way
 
     @cached_property
     def _missing(self) -> int:
