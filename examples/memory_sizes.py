@@ -26,14 +26,17 @@ from zoo import NETWORKS
 SIZES = ((768, 256), (512, 256), (256, 128), (128, 64))
 """KiB for feature maps, and for weights."""
 
+SUMS = (32, 16)
+"""Bits of a partial sum, where there is little memory."""
+
 
 def machines() -> Iterator[tuple[str, Machine]]:
     """All of them, with what tells them apart."""
     plain = machine.load("two-buffer")
     for maps, weights in SIZES:
         made = plain.with_memory("maps", maps << 10).with_memory("weights", weights << 10)
-        yield f"{maps} + {weights} KiB", made
-    yield "the same, 16-bit sums", replace(made, accumulator_bits=16)
+        for bits in SUMS if (maps, weights) == SIZES[-1] else SUMS[:1]:
+            yield f"{maps} + {weights} KiB, {bits}-bit sums", replace(made, accumulator_bits=bits)
 
 
 def biases(compiled: Compilation) -> int:
@@ -53,13 +56,13 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="resnet50", help=f"a file, or one of {', '.join(NETWORKS)}")
     given = parser.parse_args()
     model = NETWORKS[given.model]() if given.model in NETWORKS else given.model
-    print(f"{'MB, biases apart':22}  {'layerwise':>16}  {'resident':>16}  {'fused':>16}")
+    print(f"{'MB, biases apart':26}  {'layerwise':>16}  {'resident':>16}  {'fused':>16}")
     for name, target in machines():
         compiled = dnnc.compile(model, target)
         network = compiled.plan.network
         assert network is not None
         columns = (shown(network.best[scope], biases(compiled)) for scope in SCOPES)
-        print("  ".join([f"{name:22}", *columns]), flush=True)
+        print("  ".join([f"{name:26}", *columns]), flush=True)
 
 
 if __name__ == "__main__":

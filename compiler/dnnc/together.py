@@ -111,7 +111,7 @@ class Together:
         if placed is None:
             return None
         found, made = placed
-        best = {of: Best(known.bytes, known.bound) for of, known in self._found.items()}
+        best: dict[Scope, Best] = {of: Best(known.bytes, known.bound) for of, known in self._found.items()}
         plan = with_network(self.plan, Network(scope, found.segments, best), made)
         best[scope] = Best(plan.totals.dram_bytes, best[scope].bound)
         return replace(plan, network=Network(scope, found.segments, best)), made
