@@ -7,7 +7,7 @@ it reads, and for the writers and readers of all that overlaps what it writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -43,10 +43,10 @@ def reach(of: Footprint) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1 << 12)
-def _mask(of: Footprint) -> int:
+def _mask(pitch: tuple[int, ...], counts: tuple[int, ...], width: int) -> int:
     """Which words of its reach a footprint takes up: a bit for each, the first word's lowest."""
-    taken = (1 << of.width) - 1
-    for count, step in sorted(zip(of.counts, of.pitch, strict=True), key=lambda axis: axis[1]):
+    taken = (1 << width) - 1
+    for count, step in sorted(zip(counts, pitch, strict=True), key=lambda axis: axis[1]):
         taken = _repeated(taken, count, step)
     return taken
 
@@ -67,49 +67,18 @@ def view(memory: NDArray[Any], of: Footprint) -> NDArray[Any]:
     return window(memory, (*of.counts, of.width), of.base, (*of.pitch, 1))
 
 
-@lru_cache(maxsize=1 << 14)
-def _dense(of: Footprint) -> bool:
-    """Whether a footprint has all words of its reach; most do, and need no mask when they are compared."""
-    length, apart = of.width, True
-    for count, step in sorted(zip(of.counts, of.pitch, strict=True), key=lambda axis: axis[1]):
-        if count > 1:
-            apart = apart and step == length
-            length *= count
-    return apart
-
-
-@lru_cache(maxsize=1 << 16)
-def overlap(a: Footprint, b: Footprint) -> bool:
-    """Whether two footprints of one memory have a word in common."""
-    (first, end), (other, stop) = reach(a), reach(b)
-    if first >= stop or other >= end:
-        return False
-    if a is b or (_dense(a) and _dense(b)):
-        return True
-    shift = other - first
-    mine, theirs = _mask(a), _mask(b)
-    return bool(mine >> shift & theirs if shift >= 0 else mine & theirs >> -shift)
-
-
-@lru_cache(maxsize=1 << 16)
-def covers(a: Footprint, b: Footprint) -> bool:
-    """Whether a footprint has all words of another of the same memory."""
-    (first, end), (other, stop) = reach(a), reach(b)
-    if a is b:
-        return True
-    if not (first <= other and stop <= end):
-        return False
-    inside = _mask(b) << other - first
-    return _dense(a) or inside & _mask(a) == inside
-
-
 @dataclass(slots=True, eq=False)
 class _Cell:
-    """A footprint in one unit's memory: who wrote it last, who has read it since; what else overlaps it."""
+    """A footprint in one unit's memory: who wrote it last, who has read it since; what else overlaps it.
+
+    Attributes:
+        first, end, mask: the words of its reach, and which of them it takes up.
+    """
 
     of: Footprint
     first: int
     end: int
+    mask: int
     writer: int = -1
     readers: dict[object, int] = field(default_factory=dict[object, int])
     beside: list[_Cell] = field(default_factory=list["_Cell"])
@@ -121,11 +90,12 @@ class _Cell:
         return max(self.writer, *self.readers.values(), -1)
 
     def covers(self, other: _Cell) -> bool:
-        """Whether it has all words of another."""
+        """Whether it has all words of another of the same memory."""
         if self.over is None:
             self.over = {}
         if other not in self.over:
-            self.over[other] = covers(self.of, other.of)
+            inside = other.mask << other.first - self.first if self.first <= other.first else 0
+            self.over[other] = other.end <= self.end and inside != 0 and inside & self.mask == inside
         return self.over[other]
 
 
@@ -157,12 +127,48 @@ class _Known(NamedTuple):
     uses: tuple[Uses, Uses]
 
 
+class _Cells:
+    """The cells of one unit's memory, with the bounds of each in arrays: so those near a new one are found at once."""
+
+    def __init__(self, cells: Sequence[_Cell] = ()) -> None:
+        self._all: list[_Cell] = []
+        self._bounds = np.empty((2, 64), np.int64)
+        for cell in cells:
+            self.add(cell)
+
+    def __iter__(self) -> Iterator[_Cell]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, cell: _Cell) -> None:
+        """One more."""
+        count = len(self._all)
+        if count == self._bounds.shape[1]:
+            self._bounds = np.concatenate([self._bounds, np.empty_like(self._bounds)], axis=1)
+        self._bounds[:, count] = cell.first, cell.end
+        self._all.append(cell)
+
+    def beside(self, cell: _Cell) -> list[_Cell]:
+        """Those that have a word in common with another of the same memory."""
+        first, mask = cell.first, cell.mask
+        firsts, ends = self._bounds[:, : len(self._all)]
+        out: list[_Cell] = []
+        for at in np.flatnonzero((firsts < cell.end) & (ends > first)).tolist():
+            other = self._all[at]
+            shift = other.first - first
+            if mask >> shift & other.mask if shift >= 0 else mask & other.mask >> -shift:
+                out.append(other)
+        return out
+
+
 class Hazards:
     """The on-chip memories of a machine, and the jobs that use them."""
 
     def __init__(self) -> None:
         self._places: dict[Footprint, _Place] = {}
-        self._of_unit: dict[tuple[str, int], list[_Cell]] = {}
+        self._of_unit: dict[tuple[str, int], _Cells] = {}
         self._known: dict[tuple[int, str, int], _Known] = {}
         self._count = self._tidied = 0
 
@@ -226,7 +232,7 @@ class Hazards:
             left = {cell for cell in cells if not (view(written, cell.of) > cell.last).all()}
             for cell in left:
                 cell.beside, cell.over = [other for other in cell.beside if other in left], None
-            self._of_unit[at] = [cell for cell in cells if cell in left]
+            self._of_unit[at] = _Cells([cell for cell in cells if cell in left])
         self._places, self._known, self._count = {}, {}, 0
         for (_, unit), cells in self._of_unit.items():
             self._count += len(cells)
@@ -261,15 +267,13 @@ class Hazards:
         return place
 
     def _cell(self, of: Footprint, unit: int) -> _Cell:
-        cell = _Cell(of, *reach(of))
-        first, end, beside = cell.first, cell.end, cell.beside
-        beside.append(cell)
-        others = self._of_unit.setdefault((of.memory, unit), [])
-        for other in others:
-            if first < other.end and other.first < end and overlap(of, other.of):
-                beside.append(other)
-                other.beside.append(cell)
-        others.append(cell)
+        cell = _Cell(of, *reach(of), _mask(of.pitch, of.counts, of.width))
+        cell.beside.append(cell)
+        others = self._of_unit.setdefault((of.memory, unit), _Cells())
+        for other in others.beside(cell):
+            cell.beside.append(other)
+            other.beside.append(cell)
+        others.add(cell)
         self._places[of].cells[unit] = cell
         self._count += 1
         return cell
