@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, product
 
 from dnnc.axis import rows as lines_of
@@ -11,12 +11,16 @@ from dnnc.grouping import Grouping
 from dnnc.kernels import Kernels, Tile
 from dnnc.layer import Operand
 from dnnc.lives import Plot, Rows, Scene, Source, with_rows
-from dnnc.places import Range, axis, interval
+from dnnc.placement import merged
+from dnnc.places import Range, axis, boxes, interval
 from dnnc.realize import Realized
 from dnnc.steps import Read, Step, Steps
 from dnnc.strip_regions import by_image, channels_of, loaded_regions, loads, output_of, outputs, reader, regions
 from dnnc_runtime.program import Compute, Instruction, Kept, Load, Move, Part, Release, Role, Section, Store
-from dnnc_runtime.tensor import Piece, Region, View, span
+from dnnc_runtime.tensor import Piece, Region, View, coordinates
+
+Points = tuple[int, ...]
+"""Rows or columns."""
 
 
 @dataclass
@@ -53,7 +57,7 @@ class StripEmitter:
         if stays and apart:
             out += [Kept(weights.name, unit, ((0, stays),)) for unit in range(chip.machine.instances(weights))]
         for unit in range(chip.units):
-            words = [(at, at + n * plot.pixel) for plot in scene.held if plot.unit == unit for _, n, at in plot.chunks]
+            words = [(at, at + n) for plot in scene.held if plot.unit == unit for _, n, at in plot.chunks]
             if stays and not apart:
                 words.append((0, stays))
             if words:
@@ -159,27 +163,24 @@ class StripEmitter:
         section, shape = scene.event.section, step.layer.shape
         first, last = ends
         start, stop = section.blocks[unit]
-        rows = interval((start, stop - start))
-        columns = interval((section.columns[0], section.columns[1] - section.columns[0]))
-        region: Region = (
-            interval((section.image, 1)), rows, columns, interval(tile.groups), interval(tile.planes)
-        )  # fmt: skip
+        rows, columns = tuple(range(start, stop)), tuple(range(*section.columns))
+        region = _region(section.image, rows, columns, tile)
         operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", source)]
         if shape.kind == "array":
             operands.append(("weights", kernels.pieces(tile, channels, base, unit)))
         if not (first and last):
-            operands.append(("accumulator", (self._sums(scene, tile, unit, region),)))
+            operands.append(("accumulator", tuple(self._sums(scene, tile, unit, section.image, rows, columns))))
         if last:
             operands += self._others(scene, step, unit, tile)
             operands.extend((role, kernels.parameter_pieces(role, tile, unit)) for role in kernels.roles)
             operands.append(("output", tuple(self._output(scene, step, tile, unit))))
         return Part(region, tuple(operands))
 
-    def _sums(self, scene: Scene, tile: Tile, unit: int, region: Region) -> Piece:
-        assert scene.event is not None
-        first, stop = scene.event.section.columns
+    def _sums(
+        self, scene: Scene, tile: Tile, unit: int, image: int, rows: Points, columns: Points
+    ) -> Iterator[Piece]:  # fmt: skip
         wide = self.plan.chip.machine.accumulator_bytes // self.plan.chip.machine.word_bytes
-        return _dense(scene.sums[unit], unit, region, stop - first, tile, wide)
+        return _dense(scene.sums[unit], image, rows, columns, tile, wide)
 
     def _output(self, scene: Scene, step: Step, tile: Tile, unit: int) -> Iterator[Piece]:
         """Where a unit's part of a tile goes: rows that stay (or take an operand's place), and the others."""
@@ -190,36 +191,34 @@ class StripEmitter:
             rows = with_rows(scene.event, out, unit)
             yield from self._pieces(output, step.map, unit, block & rows, scene.rows[step.map, columns, unit], tile)
             if block & ~rows:
-                yield self._staged(scene, step, tile, unit, out)
+                yield from _dense(scene.stage[step.map, columns, unit], *self._passing(scene, step, unit, out), tile, 1)
 
-    def _staged(self, scene: Scene, step: Step, tile: Tile, unit: int, out: int) -> Piece:
-        """A tile of rows that only pass through."""
+    def _passing(self, scene: Scene, step: Step, unit: int, out: int) -> tuple[int, Points, Points]:
+        """What of a map (or piece) only passes through: image, rows, columns."""
         assert scene.event is not None
         shape, image = step.layer.shape, scene.event.section.image
-        base = image * shape.y.out
         passing = scene.event.section.output[unit] & ~with_rows(scene.event, out, unit)
-        rows = axis(tuple(line - base for line in lines_of(passing)))
+        rows = tuple(line - image * shape.y.out for line in lines_of(passing))
         _, columns = self._grouping(scene).pieces[out]
-        across = axis(tuple(lines_of(columns))) if columns else span(0, shape.x.out)
-        region: Region = (
-            interval((image, 1)), rows, across, interval(tile.groups), interval(tile.planes)
-        )  # fmt: skip
-        plot = scene.stage[step.map, columns, unit]
-        return _dense(plot, unit, region, columns.bit_count() or shape.x.out, tile, 1)
+        return image, rows, tuple(lines_of(columns)) if columns else tuple(range(shape.x.out))
 
     def _pass_on(self, scene: Scene, step: Step, output: Operand, tile: Tile) -> Iterator[Instruction]:
         """What only passes through goes to DRAM; what nobody reads is dropped."""
         assert scene.event is not None
+        wanted: list[Region] = []
         stored: list[Piece] = []
         dropped: list[Piece] = []
+        going = self._goes(step, scene.event.section.image)
         for unit, block in enumerate(scene.event.section.output):
-            for out, _ in outputs(self._grouping(scene), scene):
+            for out, columns in outputs(self._grouping(scene), scene):
                 if block & ~with_rows(scene.event, out, unit):
-                    whole = self._staged(scene, step, tile, unit, out)
-                    for run, goes in _runs(whole, self._goes(step, scene.event.section.image)):
-                        (stored if goes else dropped).append(run)
+                    image, rows, across = self._passing(scene, step, unit, out)
+                    wanted += (_region(image, run, across, tile) for run, goes in _runs(rows, going) if goes)
+                    for piece in _dense(scene.stage[step.map, columns, unit], image, rows, across, tile, 1):
+                        for run, goes in _split(piece, going):
+                            (stored if goes else dropped).append(run)
         if stored:
-            yield Store("output", self._memory, "word", tuple(piece.region for piece in stored), tuple(stored))
+            yield Store("output", self._memory, "word", tuple(wanted), tuple(stored))
         if dropped:
             yield Release(self._memory, "word", tuple(dropped))
 
@@ -297,29 +296,18 @@ class StripEmitter:
         made = self._steps.maps[m]
         apart = plots[1].chunks[0][2] - plots[0].chunks[0][2] if len(plots) > 1 else 0
         columns = tuple(lines_of(plots[0].columns)) if plots[0].columns else tuple(range(made.geometry.columns))
-        for before, count, address in plots[0].chunks:
-            some = columns[before : before + count]
-            if not some:
-                continue
-            for word, groups, channels in channels_of(made, operand.view, tile and (tile.groups, tile.planes)):
-                region: Region = (
-                    interval((image, 1)), axis(rows), axis(some), interval(groups), interval(channels)
-                )  # fmt: skip
-                yield Piece((unit,), address + word, (0, apart, made.channels, operand.view.shape[4], 1), region)
-
-
-def merged(words: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Ranges of words in ascending order, those that touch as one."""
-    first, end = -1, -1
-    for start, stop in sorted(words):
-        if start > end:
-            if first >= 0:
-                yield first, end
-            first, end = start, stop
-        else:
-            end = max(end, stop)
-    if first >= 0:
-        yield first, end
+        box = tile and (tile.groups, tile.planes)
+        for before, words, address in plots[0].chunks:
+            for (first, count), part in boxes(before, words, made.channels):
+                some = columns[first : first + count]
+                if not some:
+                    continue
+                pixel = address + first * made.channels - before
+                for word, groups, channels in channels_of(made, operand.view, box, part):
+                    region: Region = (
+                        interval((image, 1)), axis(rows), axis(some), interval(groups), interval(channels)
+                    )  # fmt: skip
+                    yield Piece((unit,), pixel + word, (0, apart, made.channels, operand.view.shape[4], 1), region)
 
 
 def _even(plots: Sequence[Plot]) -> Iterator[tuple[int, int]]:
@@ -344,7 +332,7 @@ def _goes_on(plots: Sequence[Plot], first: int, at: int) -> bool:
 
 
 def _alike(one: Plot, two: Plot) -> tuple[Plot, Plot]:
-    """Two rows torn at the same pixels, so that their pieces correspond."""
+    """Two rows torn at the same words, so that their pieces correspond."""
     cuts = sorted({first for plot in (one, two) for first, _, _ in plot.chunks})
     return _cut(one, cuts), _cut(two, cuts)
 
@@ -354,24 +342,38 @@ def _cut(plot: Plot, cuts: Sequence[int]) -> Plot:
     for first, count, address in plot.chunks:
         inside = [cut for cut in cuts if first <= cut < first + count]
         for start, stop in zip(inside, [*inside[1:], first + count], strict=True):
-            chunks.append((start, stop - start, address + (start - first) * plot.pixel))
-    return Plot(plot.unit, plot.start, plot.end, plot.words, plot.pixel, plot.columns, tuple(chunks))
+            chunks.append((start, stop - start, address + start - first))
+    return replace(plot, chunks=tuple(chunks))
 
 
-def _dense(plot: Plot, unit: int, region: Region, columns: int, tile: Tile, words: int) -> Piece:
-    """A region laid out densely from a plot's start: rows, columns, planes of a tile."""
+def _region(image: int, rows: Points, columns: Points, tile: Tile) -> Region:
+    return interval((image, 1)), axis(rows), axis(columns), interval(tile.groups), interval(tile.planes)
+
+
+def _dense(
+    plot: Plot, image: int, rows: Points, columns: Points, tile: Tile, words: int
+) -> Iterator[Piece]:  # fmt: skip
+    """Where a tile lies densely in a plot, so many words apart: rows, columns, planes."""
     planes = tile.groups[1] * tile.planes[1] * words
-    pitch = 0, columns * planes, planes, tile.planes[1] * words, words
-    return Piece((unit,), plot.chunks[0][2], pitch, region)
+    pitch = 0, len(columns) * planes, planes, tile.planes[1] * words, words
+    for before, taken, address in plot.chunks:
+        at = before // plot.pixel
+        for (row, many), (column, wide) in boxes(at, taken // plot.pixel, len(columns)):
+            region = _region(image, rows[row : row + many], columns[column : column + wide], tile)
+            yield Piece((plot.unit,), address + (row * len(columns) + column - at) * planes, pitch, region)
 
 
-def _runs(piece: Piece, going: int) -> Iterator[tuple[Piece, bool]]:
+def _split(piece: Piece, going: int) -> Iterator[tuple[Piece, bool]]:
     """A piece row by row in runs that go to DRAM, and that do not."""
     n, rows, *rest = piece.region
-    listed = [point for run in rows for point in run.coordinates()]
     at = 0
-    for goes, some in groupby(listed, key=lambda row: bool(going >> row & 1)):
-        points = tuple(some)
+    for points, goes in _runs(coordinates(rows), going):
         region: Region = (n, axis(points), *rest)
         yield Piece(piece.instances, piece.base + at * piece.pitch[1], piece.pitch, region), goes
         at += len(points)
+
+
+def _runs(rows: Points, going: int) -> Iterator[tuple[Points, bool]]:
+    """Rows in runs that go to DRAM, and that do not."""
+    for goes, some in groupby(rows, key=lambda row: bool(going >> row & 1)):
+        yield tuple(some), goes

@@ -41,14 +41,21 @@ def by_image(made: FeatureMap, lines: int) -> Iterator[tuple[int, tuple[int, ...
             yield image, tuple(lines_of(mask))
 
 
-def channels_of(made: FeatureMap, view: View, of: Box | None = None) -> Iterator[tuple[int, Range, Range]]:
-    """(word in a pixel of the map, groups, channels) of a map's part of an operand, or of what a box has of it."""
+def channels_of(
+    made: FeatureMap, view: View, of: Box | None = None, part: Range | None = None
+) -> Iterator[tuple[int, Range, Range]]:
+    """(word in a pixel of the map, groups, channels) of a map's part of an operand, or of what a box has of it.
+
+    Args:
+        part: the words of a pixel that are asked for; all of them unless given.
+    """
     per_group = view.shape[4]
     before = first_channel(made, view)
-    for box in boxes(before, made.channels, per_group):
-        part = clip(box, of) if of else box
-        if part:
-            yield part[0][0] * per_group + part[1][0] - before, *part
+    first, count = part or (0, made.channels)
+    for box in boxes(before + first, count, per_group):
+        wanted = clip(box, of) if of else box
+        if wanted:
+            yield wanted[0][0] * per_group + wanted[1][0] - before, *wanted
 
 
 def regions(made: FeatureMap, view: View, lines: int, columns: int = 0, tile: Tile | None = None) -> Iterator[Region]:
