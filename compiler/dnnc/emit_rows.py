@@ -108,7 +108,7 @@ class RowSide:
     ) -> Iterator[Piece]:
         view = self._view(role)
         for m, made in self.maps[role]:
-            parts = list(channels_of(made, view, box))
+            parts = channels_of(made, view, box)
             if not parts:
                 continue
             key = m, unit, image, rows, columns
@@ -117,7 +117,7 @@ class RowSide:
             for some in self._found[key]:
                 for word, groups, channels in channels_of(made, view, box, some.part) if some.part else parts:
                     points = axis(some.rows), axis(some.columns)
-                    region = (interval((image, 1)), *points, interval(groups), interval(channels))
+                    region = (interval((image, 1)), *points, groups, channels)
                     yield Piece((unit,), some.address + word, (0, *some.pitch, view.shape[4], words), region)
 
     def _boxes(
