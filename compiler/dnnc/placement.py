@@ -34,7 +34,7 @@ class Unplaced:
 Gap = tuple[int, int]
 """Words [first, end)."""
 
-LONG = (None, 64, 16, 4)
+LONG = (4, 16, 64, None)
 """Sections after which a plot counts as one that stays long, in the order in which they are tried; None: never."""
 
 ATTEMPTS = 40
@@ -171,22 +171,23 @@ class _Turn:
         return None
 
     def _alike(self, plots: Sequence[Plot], floor: int, later: Sequence[Gap]) -> Unplaced | None:
-        """Rows that live equally long: side by side if they can.
+        """Rows that live equally long: side by side, as many as there is a gap for.
 
         Args:
             floor: the first word that they may have; ``later``: words that are taken before they end.
         """
         top = floor > 0 or (self.long is not None and plots[0].end - plots[0].start > self.long)
-        if _side_by_side(plots, self._gaps(floor, later), top):
-            for plot in plots:
-                self._take(plot)
-            return None
-        for plot in plots:
+        size, at = plots[0].words, 0
+        while at < len(plots):
             gaps = self._gaps(floor, later)
-            missing = 0 if _side_by_side([plot], gaps, top) else _torn(plot, gaps)
+            widest = max((end - first for first, end in gaps), default=0)
+            some = plots[at : at + max(1, widest // size)]
+            missing = 0 if _side_by_side(some, gaps, top) else _torn(some[0], gaps)
             if missing:
-                return Unplaced(plot, missing)
-            self._take(plot)
+                return Unplaced(some[0], missing)
+            for plot in some:
+                self._take(plot)
+            at += len(some)
         return None
 
     def _gaps(self, floor: int, later: Sequence[Gap]) -> list[Gap]:
