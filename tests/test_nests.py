@@ -255,10 +255,10 @@ def test_any_schedule_is_emitted_right(model: onnx.ModelProto, data: st.DataObje
     assume(found is not None)
     assert found is not None
     for plot in found.lives.plots:
-        pixels = plot.words // plot.pixel
-        if len(plot.chunks) == 1 and pixels > 1 and random.randrange(2):
-            at, left = plot.chunks[0][2], random.randrange(1, pixels)
-            plot.chunks = (0, left, at + (pixels - left) * plot.pixel), (left, pixels - left, at)
+        atoms = plot.words // plot.atom
+        if len(plot.chunks) == 1 and atoms > 1 and random.randrange(2):
+            at, left = plot.chunks[0][2], random.randrange(1, atoms) * plot.atom
+            plot.chunks = (0, left, at + plot.words - left), (left, plot.words - left, at)
     assert verify(of.compiled(found), feeds(model, 1), "fixed").agree
 
 

@@ -167,7 +167,7 @@ def test_no_two_rows_share_a_word(model: onnx.ModelProto, target: Machine) -> No
     for section, reserved in enumerate(made.lives.reserved):
         for unit in range(made.chip.units):
             taken = sorted(
-                (at, at + count * plot.pixel)
+                (at, at + count)
                 for plot in made.lives.plots
                 if plot.unit == unit and plot.start <= section <= plot.end
                 for _, count, at in plot.chunks

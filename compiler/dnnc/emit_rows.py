@@ -9,23 +9,36 @@ from typing import NamedTuple
 from dnnc.emit_planes import Box
 from dnnc.layer import Layer
 from dnnc.lives import Plot, Rows
-from dnnc.places import axis, interval
+from dnnc.places import Range, axis, interval
 from dnnc.steps import FeatureMap
 from dnnc.strip_regions import channels_of, whole_lines, whole_regions
 from dnnc_runtime.program import Instruction, Release, Role, Store
 from dnnc_runtime.tensor import Piece, Region, View
 
-Line = tuple[tuple[int, int, int, int], ...]
-"""(first column, stop, words from one to the next, address) of runs of columns that lie evenly apart."""
+
+class Run(NamedTuple):
+    """Columns [first, stop) of those asked for, that lie evenly apart: the words from one to the next, the address of
+    the first, and the part of their pixels that lies there, None for all."""
+
+    first: int
+    stop: int
+    apart: int
+    address: int
+    part: Range | None
+
+
+Line = tuple[Run, ...]
 
 
 class Boxed(NamedTuple):
-    """Rows and columns that lie evenly apart: the address of the first, and the words from row to row and column."""
+    """Rows and columns that lie evenly apart: the address of the first, the words from row to row and column, and the
+    part of their pixels that lies there."""
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     address: int
     pitch: tuple[int, int]
+    part: Range | None
 
 
 @dataclass
@@ -95,16 +108,16 @@ class RowSide:
     ) -> Iterator[Piece]:
         view = self._view(role)
         for m, made in self.maps[role]:
-            parts = list(channels_of(made, view, box))
+            parts = channels_of(made, view, box)
             if not parts:
                 continue
             key = m, unit, image, rows, columns
             if key not in self._found:
                 self._found[key] = tuple(self._boxes(made, view, self.rows[m, unit], image, rows, columns))
             for some in self._found[key]:
-                for word, groups, channels in parts:
+                for word, groups, channels in channels_of(made, view, box, some.part) if some.part else parts:
                     points = axis(some.rows), axis(some.columns)
-                    region = (interval((image, 1)), *points, interval(groups), interval(channels))
+                    region = (interval((image, 1)), *points, groups, channels)
                     yield Piece((unit,), some.address + word, (0, *some.pitch, view.shape[4], words), region)
 
     def _boxes(
@@ -117,8 +130,9 @@ class RowSide:
             stop, apart = first + 1, 0
             while stop < len(lines) and (step := _apart(lines[stop - 1], lines[stop])) and apart in (0, step):
                 apart, stop = step, stop + 1
-            for start, end, step, address in lines[first]:
-                yield Boxed(tuple(rows[first:stop]), tuple(columns[start:end]), address, (apart, step))
+            for run in lines[first]:
+                across = tuple(columns[run.first : run.stop])
+                yield Boxed(tuple(rows[first:stop]), across, run.address, (apart, run.apart), run.part)
             first = stop
 
     def _line(self, made: FeatureMap, view: View, held: Rows, image: int, row: int, columns: Sequence[int]) -> Line:
@@ -127,33 +141,37 @@ class RowSide:
             row, column = divmod(row, made.geometry.columns)
             columns = (column,)
         plot = held[image * made.geometry.rows + row]
-        return tuple(_even([_address(plot, column) for column in columns]))
+        return tuple(_even([(i, *spot) for i, column in enumerate(columns) for spot in _pixel(plot, column)]))
 
 
-def _address(plot: Plot, column: int) -> int:
-    """Where a pixel of a row lies that has all columns."""
+def _pixel(plot: Plot, column: int) -> Iterator[tuple[int, Range | None]]:
+    """Where the parts of a pixel lie of a row that has all columns, each as an address from which its words count."""
     assert not plot.columns
-    before, _, address = next(chunk for chunk in plot.chunks if chunk[0] <= column < chunk[0] + chunk[1])
-    return address + (column - before) * plot.pixel
+    first, stop = column * plot.pixel, (column + 1) * plot.pixel
+    for before, words, address in plot.chunks:
+        low, high = max(before, first), min(before + words, stop)
+        if low < high:
+            yield address + first - before, None if high - low == plot.pixel else (low - first, high - low)
 
 
-def _even(addresses: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
-    """Runs of addresses that lie evenly apart, upwards."""
+def _even(spots: Sequence[tuple[int, int, Range | None]]) -> Iterator[Run]:
+    """(column, address, part) in runs that lie evenly apart, upwards."""
     first = 0
-    while first < len(addresses):
+    while first < len(spots):
+        column, address, part = spots[first]
         stop, step = first + 1, 0
-        while stop < len(addresses):
-            next_step = addresses[stop] - addresses[stop - 1]
+        while part is None and stop < len(spots) and spots[stop][2] is None:
+            next_step = spots[stop][1] - spots[stop - 1][1]
             if next_step <= 0 or step not in (0, next_step):
                 break
             step, stop = next_step, stop + 1
-        yield first, stop, step, addresses[first]
+        yield Run(column, column + stop - first, step, address, part)
         first = stop
 
 
 def _apart(one: Line, two: Line) -> int:
     """Words from a line to one that lies alike; 0 if it does not, or lies before it."""
-    if [run[:3] for run in one] != [run[:3] for run in two]:
+    if [run._replace(address=0) for run in one] != [run._replace(address=0) for run in two]:
         return 0
-    steps = {b[3] - a[3] for a, b in zip(one, two, strict=True)}
+    steps = {b.address - a.address for a, b in zip(one, two, strict=True)}
     return max(0, steps.pop()) if len(steps) == 1 else 0

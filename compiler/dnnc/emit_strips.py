@@ -3,20 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, product
+from typing import NamedTuple
 
 from dnnc.axis import rows as lines_of
 from dnnc.grouping import Grouping
 from dnnc.kernels import Kernels, Tile
 from dnnc.layer import Operand
 from dnnc.lives import Plot, Rows, Scene, Source, with_rows
-from dnnc.places import Range, axis, interval
+from dnnc.placement import merged
+from dnnc.places import Range, axis, boxes, interval
 from dnnc.realize import Realized
-from dnnc.steps import Read, Step, Steps
+from dnnc.steps import FeatureMap, Read, Step, Steps
 from dnnc.strip_regions import by_image, channels_of, loaded_regions, loads, output_of, outputs, reader, regions
 from dnnc_runtime.program import Compute, Instruction, Kept, Load, Move, Part, Release, Role, Section, Store
-from dnnc_runtime.tensor import Piece, Region, View, span
+from dnnc_runtime.tensor import Axis, Piece, Region, View, coordinates
+
+Points = tuple[int, ...]
+"""Rows or columns."""
+
+
+class Box(NamedTuple):
+    """Rows that lie evenly apart, or a part of one: the address at which its first pixel would begin if it were whole,
+    words from row to row, and the part of the pixels that lies there."""
+
+    points: tuple[Axis, Axis, Axis]
+    address: int
+    apart: int
+    part: Range
+
+
+class Lying(NamedTuple):
+    """Lines of a map of an operand in a unit's memory."""
+
+    view: View
+    made: FeatureMap
+    unit: int
+    boxes: tuple[Box, ...]
+
+    def pieces(self, tile: Tile | None = None) -> Iterator[Piece]:
+        """All that lies there, or what a tile has of it."""
+        channels, per_group = self.made.channels, self.view.shape[4]
+        for points, address, apart, part in self.boxes:
+            pitch = 0, apart, channels, per_group, 1
+            for word, groups, planes in channels_of(self.made, self.view, tile and (tile.groups, tile.planes), part):
+                yield Piece((self.unit,), address + word, pitch, (*points, groups, planes))
+
+
+class Passing(NamedTuple):
+    """Rows of an output in a unit that have room for a tile only."""
+
+    plot: Plot
+    image: int
+    rows: Points
+    columns: Points
+
+    def pieces(self, tile: Tile) -> Iterator[Piece]:
+        """Where a tile of them lies."""
+        return _dense(self.plot, self.image, self.rows, self.columns, tile, 1)
+
+
+class Places(NamedTuple):
+    """Where everything is that a unit's parts of a section read and compute: the same for all tiles."""
+
+    input: tuple[Piece, ...]
+    others: tuple[tuple[Role, tuple[Lying, ...]], ...]
+    output: tuple[Lying | Passing, ...]
 
 
 @dataclass
@@ -53,7 +106,7 @@ class StripEmitter:
         if stays and apart:
             out += [Kept(weights.name, unit, ((0, stays),)) for unit in range(chip.machine.instances(weights))]
         for unit in range(chip.units):
-            words = [(at, at + n * plot.pixel) for plot in scene.held if plot.unit == unit for _, n, at in plot.chunks]
+            words = [(at, at + n) for plot in scene.held if plot.unit == unit for _, n, at in plot.chunks]
             if stays and not apart:
                 words.append((0, stays))
             if words:
@@ -88,7 +141,8 @@ class StripEmitter:
             yield from kernels.load_parameters()
         yield from self._fetch(scene, step)
         output = output_of(step)
-        inputs = [self._input(scene, step, unit) for unit in range(self.plan.chip.units)]
+        units = [unit for unit, block in enumerate(scene.event.section.output) if block]
+        places = [(unit, self._places(scene, step, unit)) for unit in units]
         channels = list(kernels.channels()) if step.layer.shape.kind == "array" else [(0, step.layer.shape.c)]
         for tile in kernels.tiles:
             for c in channels:
@@ -101,18 +155,19 @@ class StripEmitter:
                     self._turn += not tile.stays
                 first, last = c[0] == 0, c[0] + c[1] == step.layer.shape.c
                 parts = tuple(
-                    self._part(scene, step, kernels, tile, c, base, unit, inputs[unit], (first, last))
-                    for unit, block in enumerate(scene.event.section.output)
-                    if block
+                    self._part(scene, step, kernels, tile, c, base, unit, of, (first, last)) for unit, of in places
                 )
                 yield Compute(parts, (c[0], c[0] + c[1]), first, last)
-            yield from self._pass_on(scene, step, output, tile)
+            yield from self._pass_on(scene, step, places, tile)
         yield from self._store(scene, step, output)
         for source in scene.sent:
             yield self._move(source, output)
 
-    def _input(self, scene: Scene, step: Step, unit: int) -> tuple[Piece, ...]:
-        """The input of a unit's part: the same for all tiles."""
+    def _places(self, scene: Scene, step: Step, unit: int) -> Places:
+        others = tuple(self._others(scene, step, unit))
+        return Places(tuple(self._input(scene, step, unit)), others, tuple(self._output(scene, step, unit)))
+
+    def _input(self, scene: Scene, step: Step, unit: int) -> Iterator[Piece]:
         assert scene.event is not None
         # A map may be read as a residual, too.
         wanted: dict[int, int] = {}
@@ -123,19 +178,16 @@ class StripEmitter:
         operand = step.layer.operand("input")
         assert operand is not None
         assert read.role == "input"
-        found = (
-            self._pieces(operand, piece[0], unit, wanted[m], scene.rows[*piece, unit])
-            for m, piece in self._read(scene, wanted, read)
-        )
-        return tuple(piece for pieces in found for piece in pieces)
+        for m, piece in self._read(scene, wanted, read):
+            yield from self._lying(operand, piece[0], unit, wanted[m], scene.rows[*piece, unit]).pieces()
 
     def _read(self, scene: Scene, needed: Collection[int], read: Read) -> Iterator[tuple[int, tuple[int, int]]]:
         """Of what a section needs that which belongs to an operand: by the group's number the map and its columns."""
         pieces = self._grouping(scene).pieces
         return ((m, pieces[m]) for of in read.maps for m in needed if pieces[m][0] == of)
 
-    def _others(self, scene: Scene, step: Step, unit: int, tile: Tile) -> Iterator[tuple[Role, tuple[Piece, ...]]]:
-        """Residual and second operand of a tile: the output may be written over them, planes by planes."""
+    def _others(self, scene: Scene, step: Step, unit: int) -> Iterator[tuple[Role, tuple[Lying, ...]]]:
+        """Residual and second operand: the output may be written over them, planes by planes."""
         assert scene.event is not None
         for read in step.reads[1:]:
             operand = step.layer.operand(read.role)
@@ -144,82 +196,73 @@ class StripEmitter:
             first, stop = scene.event.section.columns
             across = ((1 << stop - first) - 1) << first
             needed = dict.fromkeys(m for m, u, _ in scene.event.section.needs if u == unit)
-            found = (
-                self._pieces(operand, m, unit, lines, scene.rows[m, columns, unit], tile)
-                for _, (m, columns) in self._read(scene, needed, read)
-                if not columns or columns & across
+            yield (
+                read.role,
+                tuple(
+                    self._lying(operand, m, unit, lines, scene.rows[m, columns, unit])
+                    for _, (m, columns) in self._read(scene, needed, read)
+                    if not columns or columns & across
+                ),
             )
-            yield read.role, tuple(piece for pieces in found for piece in pieces)
 
     def _part(
         self, scene: Scene, step: Step, kernels: Kernels, tile: Tile, channels: Range, base: int, unit: int,
-        source: tuple[Piece, ...], ends: tuple[bool, bool],
+        places: Places, ends: tuple[bool, bool],
     ) -> Part:  # fmt: skip
         assert scene.event is not None
         section, shape = scene.event.section, step.layer.shape
         first, last = ends
         start, stop = section.blocks[unit]
-        rows = interval((start, stop - start))
-        columns = interval((section.columns[0], section.columns[1] - section.columns[0]))
-        region: Region = (
-            interval((section.image, 1)), rows, columns, interval(tile.groups), interval(tile.planes)
-        )  # fmt: skip
-        operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", source)]
+        rows, columns = tuple(range(start, stop)), tuple(range(*section.columns))
+        region = _region(section.image, rows, columns, tile)
+        operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", places.input)]
         if shape.kind == "array":
             operands.append(("weights", kernels.pieces(tile, channels, base, unit)))
         if not (first and last):
-            operands.append(("accumulator", (self._sums(scene, tile, unit, region),)))
+            operands.append(("accumulator", tuple(self._sums(scene, tile, unit, section.image, rows, columns))))
         if last:
-            operands += self._others(scene, step, unit, tile)
+            operands.extend((role, _pieces_of(found, tile)) for role, found in places.others)
             operands.extend((role, kernels.parameter_pieces(role, tile, unit)) for role in kernels.roles)
-            operands.append(("output", tuple(self._output(scene, step, tile, unit))))
+            operands.append(("output", _pieces_of(places.output, tile)))
         return Part(region, tuple(operands))
 
-    def _sums(self, scene: Scene, tile: Tile, unit: int, region: Region) -> Piece:
-        assert scene.event is not None
-        first, stop = scene.event.section.columns
+    def _sums(
+        self, scene: Scene, tile: Tile, unit: int, image: int, rows: Points, columns: Points
+    ) -> Iterator[Piece]:  # fmt: skip
         wide = self.plan.chip.machine.accumulator_bytes // self.plan.chip.machine.word_bytes
-        return _dense(scene.sums[unit], unit, region, stop - first, tile, wide)
+        return _dense(scene.sums[unit], image, rows, columns, tile, wide)
 
-    def _output(self, scene: Scene, step: Step, tile: Tile, unit: int) -> Iterator[Piece]:
-        """Where a unit's part of a tile goes: rows that stay (or take an operand's place), and the others."""
+    def _output(self, scene: Scene, step: Step, unit: int) -> Iterator[Lying | Passing]:
+        """Where what a unit computes goes: rows that stay (or take an operand's place), and the others."""
         assert scene.event is not None
         output = output_of(step)
         block = scene.event.section.output[unit]
         for out, columns in outputs(self._grouping(scene), scene):
             rows = with_rows(scene.event, out, unit)
-            yield from self._pieces(output, step.map, unit, block & rows, scene.rows[step.map, columns, unit], tile)
+            yield self._lying(output, step.map, unit, block & rows, scene.rows[step.map, columns, unit])
             if block & ~rows:
-                yield self._staged(scene, step, tile, unit, out)
+                shape, image = step.layer.shape, scene.event.section.image
+                passing = tuple(line - image * shape.y.out for line in lines_of(block & ~rows))
+                across = tuple(lines_of(columns)) if columns else tuple(range(shape.x.out))
+                yield Passing(scene.stage[step.map, columns, unit], image, passing, across)
 
-    def _staged(self, scene: Scene, step: Step, tile: Tile, unit: int, out: int) -> Piece:
-        """A tile of rows that only pass through."""
-        assert scene.event is not None
-        shape, image = step.layer.shape, scene.event.section.image
-        base = image * shape.y.out
-        passing = scene.event.section.output[unit] & ~with_rows(scene.event, out, unit)
-        rows = axis(tuple(line - base for line in lines_of(passing)))
-        _, columns = self._grouping(scene).pieces[out]
-        across = axis(tuple(lines_of(columns))) if columns else span(0, shape.x.out)
-        region: Region = (
-            interval((image, 1)), rows, across, interval(tile.groups), interval(tile.planes)
-        )  # fmt: skip
-        plot = scene.stage[step.map, columns, unit]
-        return _dense(plot, unit, region, columns.bit_count() or shape.x.out, tile, 1)
-
-    def _pass_on(self, scene: Scene, step: Step, output: Operand, tile: Tile) -> Iterator[Instruction]:
+    def _pass_on(
+        self, scene: Scene, step: Step, places: Sequence[tuple[int, Places]], tile: Tile
+    ) -> Iterator[Instruction]:  # fmt: skip
         """What only passes through goes to DRAM; what nobody reads is dropped."""
         assert scene.event is not None
+        wanted: list[Region] = []
         stored: list[Piece] = []
         dropped: list[Piece] = []
-        for unit, block in enumerate(scene.event.section.output):
-            for out, _ in outputs(self._grouping(scene), scene):
-                if block & ~with_rows(scene.event, out, unit):
-                    whole = self._staged(scene, step, tile, unit, out)
-                    for run, goes in _runs(whole, self._goes(step, scene.event.section.image)):
-                        (stored if goes else dropped).append(run)
+        going = self._goes(step, scene.event.section.image)
+        for passing in (found for _, of in places for found in of.output if isinstance(found, Passing)):
+            rows, across = passing.rows, passing.columns
+            wanted += (_region(passing.image, run, across, tile) for run, goes in _runs(rows, going) if goes)
+            for piece in passing.pieces(tile):
+                for run, goes in _split(piece, going):
+                    (stored if goes else dropped).append(run)
         if stored:
-            yield Store("output", self._memory, "word", tuple(piece.region for piece in stored), tuple(stored))
+            yield Store("output", self._memory, "word", tuple(wanted), tuple(stored))
         if dropped:
             yield Release(self._memory, "word", tuple(dropped))
 
@@ -280,46 +323,35 @@ class StripEmitter:
             here += self._pieces(operand, source.map, source.unit, 1 << line, {line: pair[1]})
         return Move(operand.role, self._memory, "word", tuple(there), tuple(here))
 
-    def _pieces(
-        self, operand: Operand, m: int, unit: int, lines: int, rows: Rows, tile: Tile | None = None
-    ) -> Iterator[Piece]:
-        """Where lines of a map lie in a unit's memory: rows that lie evenly apart as one piece."""
+    def _pieces(self, operand: Operand, m: int, unit: int, lines: int, rows: Rows) -> Iterator[Piece]:
+        """Where lines of a map lie in a unit's memory."""
+        return self._lying(operand, m, unit, lines, rows).pieces()
+
+    def _lying(self, operand: Operand, m: int, unit: int, lines: int, rows: Rows) -> Lying:
+        """Where lines of a map lie in a unit's memory: rows that lie evenly apart together."""
         made = self._steps.maps[m]
+        found: list[Box] = []
         for image, some in by_image(made, lines):
             plots = [rows[image * made.geometry.rows + row] for row in some]
             for first, stop in _even(plots):
-                yield from self._boxes(operand, m, unit, image, some[first:stop], plots[first:stop], tile)
-
-    def _boxes(
-        self, operand: Operand, m: int, unit: int, image: int, rows: tuple[int, ...], plots: Sequence[Plot],
-        tile: Tile | None,
-    ) -> Iterator[Piece]:  # fmt: skip
-        made = self._steps.maps[m]
-        apart = plots[1].chunks[0][2] - plots[0].chunks[0][2] if len(plots) > 1 else 0
-        columns = tuple(lines_of(plots[0].columns)) if plots[0].columns else tuple(range(made.geometry.columns))
-        for before, count, address in plots[0].chunks:
-            some = columns[before : before + count]
-            if not some:
-                continue
-            for word, groups, channels in channels_of(made, operand.view, tile and (tile.groups, tile.planes)):
-                region: Region = (
-                    interval((image, 1)), axis(rows), axis(some), interval(groups), interval(channels)
-                )  # fmt: skip
-                yield Piece((unit,), address + word, (0, apart, made.channels, operand.view.shape[4], 1), region)
+                found += _boxes(made, image, some[first:stop], plots[first:stop])
+        return Lying(operand.view, made, unit, tuple(found))
 
 
-def merged(words: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Ranges of words in ascending order, those that touch as one."""
-    first, end = -1, -1
-    for start, stop in sorted(words):
-        if start > end:
-            if first >= 0:
-                yield first, end
-            first, end = start, stop
-        else:
-            end = max(end, stop)
-    if first >= 0:
-        yield first, end
+def _pieces_of(found: Sequence[Lying | Passing], tile: Tile) -> tuple[Piece, ...]:
+    return tuple(piece for of in found for piece in of.pieces(tile))
+
+
+def _boxes(made: FeatureMap, image: int, rows: Points, plots: Sequence[Plot]) -> Iterator[Box]:
+    """Rows that lie evenly apart, in one part but for a single row that is torn."""
+    apart = plots[1].chunks[0][2] - plots[0].chunks[0][2] if len(plots) > 1 else 0
+    columns = tuple(lines_of(plots[0].columns)) if plots[0].columns else tuple(range(made.geometry.columns))
+    for before, words, address in plots[0].chunks:
+        for (first, count), part in boxes(before, words, made.channels):
+            some = columns[first : first + count]
+            if some:
+                points = interval((image, 1)), axis(rows), axis(some)
+                yield Box(points, address + first * made.channels - before, apart, part)
 
 
 def _even(plots: Sequence[Plot]) -> Iterator[tuple[int, int]]:
@@ -344,7 +376,7 @@ def _goes_on(plots: Sequence[Plot], first: int, at: int) -> bool:
 
 
 def _alike(one: Plot, two: Plot) -> tuple[Plot, Plot]:
-    """Two rows torn at the same pixels, so that their pieces correspond."""
+    """Two rows torn at the same words, so that their pieces correspond."""
     cuts = sorted({first for plot in (one, two) for first, _, _ in plot.chunks})
     return _cut(one, cuts), _cut(two, cuts)
 
@@ -354,24 +386,38 @@ def _cut(plot: Plot, cuts: Sequence[int]) -> Plot:
     for first, count, address in plot.chunks:
         inside = [cut for cut in cuts if first <= cut < first + count]
         for start, stop in zip(inside, [*inside[1:], first + count], strict=True):
-            chunks.append((start, stop - start, address + (start - first) * plot.pixel))
-    return Plot(plot.unit, plot.start, plot.end, plot.words, plot.pixel, plot.columns, tuple(chunks))
+            chunks.append((start, stop - start, address + start - first))
+    return replace(plot, chunks=tuple(chunks))
 
 
-def _dense(plot: Plot, unit: int, region: Region, columns: int, tile: Tile, words: int) -> Piece:
-    """A region laid out densely from a plot's start: rows, columns, planes of a tile."""
+def _region(image: int, rows: Points, columns: Points, tile: Tile) -> Region:
+    return interval((image, 1)), axis(rows), axis(columns), interval(tile.groups), interval(tile.planes)
+
+
+def _dense(
+    plot: Plot, image: int, rows: Points, columns: Points, tile: Tile, words: int
+) -> Iterator[Piece]:  # fmt: skip
+    """Where a tile lies densely in a plot, so many words apart: rows, columns, planes."""
     planes = tile.groups[1] * tile.planes[1] * words
-    pitch = 0, columns * planes, planes, tile.planes[1] * words, words
-    return Piece((unit,), plot.chunks[0][2], pitch, region)
+    pitch = 0, len(columns) * planes, planes, tile.planes[1] * words, words
+    for before, taken, address in plot.chunks:
+        at = before // plot.pixel
+        for (row, many), (column, wide) in boxes(at, taken // plot.pixel, len(columns)):
+            region = _region(image, rows[row : row + many], columns[column : column + wide], tile)
+            yield Piece((plot.unit,), address + (row * len(columns) + column - at) * planes, pitch, region)
 
 
-def _runs(piece: Piece, going: int) -> Iterator[tuple[Piece, bool]]:
+def _split(piece: Piece, going: int) -> Iterator[tuple[Piece, bool]]:
     """A piece row by row in runs that go to DRAM, and that do not."""
     n, rows, *rest = piece.region
-    listed = [point for run in rows for point in run.coordinates()]
     at = 0
-    for goes, some in groupby(listed, key=lambda row: bool(going >> row & 1)):
-        points = tuple(some)
+    for points, goes in _runs(coordinates(rows), going):
         region: Region = (n, axis(points), *rest)
         yield Piece(piece.instances, piece.base + at * piece.pitch[1], piece.pitch, region), goes
         at += len(points)
+
+
+def _runs(rows: Points, going: int) -> Iterator[tuple[Points, bool]]:
+    """Rows in runs that go to DRAM, and that do not."""
+    for goes, some in groupby(rows, key=lambda row: bool(going >> row & 1)):
+        yield tuple(some), goes

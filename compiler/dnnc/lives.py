@@ -30,10 +30,11 @@ class Plot:
     Attributes:
         unit: of the outermost level.
         start, end: first and last section that it is needed in.
-        words: its size; ``pixel``: what must not be torn apart.
+        words: its size; ``pixel``: words of one of its pixels, of which a tile has those planes only that it is for.
+        atom: what must not be torn apart, if nothing else helps: a word, a pixel, or all of it.
         columns: mask of the columns that it has, one after the other; 0 for all.
         granule: of a tile its words for the fewest planes that are computed at once; it may be given more of those.
-        chunks: (pixels before, pixels, address) of each part of it, once it has a place.
+        chunks: (words before, words, address) of each part of it, once it has a place.
     """
 
     unit: int
@@ -41,6 +42,7 @@ class Plot:
     end: int
     words: int
     pixel: int
+    atom: int = 1
     columns: int = 0
     chunks: tuple[tuple[int, int, int], ...] = ()
     granule: int = 0
@@ -187,8 +189,8 @@ class _Gathering:
     def _now(self) -> int:
         return len(self.scenes)
 
-    def _plot(self, unit: int, words: int, pixel: int) -> Plot:
-        plot = Plot(unit, self._now, self._now, words, pixel)
+    def _plot(self, unit: int, words: int, pixel: int, atom: int) -> Plot:
+        plot = Plot(unit, self._now, self._now, words, pixel, atom)
         self.plots.append(plot)
         return plot
 
@@ -230,11 +232,15 @@ class _Gathering:
             lines, units = self.steps.maps[made.output].lines, self.chip.units
             for unit in range(units):
                 block = lines_of(home(lines, units, unit))
-                self.rows[made.output, 0, unit] = {line: self._row(unit, (made.output, 0)) for line in block}
+                rows = {line: self._row(unit, (made.output, 0)) for line in block}
+                for plot in rows.values():
+                    # Accumulators lie in the words that a pixel will take.
+                    plot.atom = plot.pixel
+                self.rows[made.output, 0, unit] = rows
         where = {spot: dict(rows) for spot, rows in self.rows.items() if spot[0] in here}
         words = -(-made.figures.memory[self.chip.memory] // self.chip.machine.word_bytes)
         # Where several units share rows, the nest has the same addresses in all of them.
-        own = self._tile(0, words) if self.chip.units == 1 and words else None
+        own = self._tile(0, words, 1) if self.chip.units == 1 and words else None
         self._held()
         after = self._before[number + 1]
         self._drop({m: lines & self.steps.wanted(m, self.done) for m, lines in after.items()})
@@ -283,7 +289,7 @@ class _Gathering:
     def _row(self, unit: int, piece: tuple[int, int], columns: int = 0) -> Plot:
         """Room for a row of a map or piece, of which only some columns may be there."""
         made, whole = self.steps.maps[piece[0]], piece[1]
-        plot = self._plot(unit, whole.bit_count() * made.channels if whole else made.words, made.channels)
+        plot = self._plot(unit, whole.bit_count() * made.channels if whole else made.words, made.channels, 1)
         plot.columns = whole or columns
         return plot
 
@@ -310,9 +316,9 @@ class _Gathering:
             self.rows.setdefault((*piece, target), {}).update(here)
             yield Source(piece[0], target, lines, source, there, here)
 
-    def _tile(self, unit: int, words: int) -> Plot:
-        plot = self._plot(unit, words, words)
-        plot.granule = words
+    def _tile(self, unit: int, pixel: int, pixels: int) -> Plot:
+        plot = self._plot(unit, pixels * pixel, pixel, pixel)
+        plot.granule = plot.words
         return plot
 
     def _tiles(self, event: Event, grouping: Grouping) -> tuple[dict[Spot, Plot], dict[int, Plot]]:
@@ -327,12 +333,10 @@ class _Gathering:
             for out in grouping.group.parts[section.part].outputs:
                 passing = block & ~with_rows(event, out, unit)
                 if passing:
-                    columns = grouping.group.columns[out].bit_count()
-                    words = passing.bit_count() * columns * cut.passing
-                    stage[*grouping.pieces[out], unit] = self._tile(unit, words)
+                    pixels = passing.bit_count() * grouping.group.columns[out].bit_count()
+                    stage[*grouping.pieces[out], unit] = self._tile(unit, cut.passing, pixels)
             if block and cut.tile < cut.bytes:
-                words = block.bit_count() * (stop - first) * cut.passing * wide
-                sums[unit] = self._tile(unit, words)
+                sums[unit] = self._tile(unit, cut.passing * wide, block.bit_count() * (stop - first))
         return stage, sums
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 from dnnc.axis import rows as lines_of
@@ -41,14 +42,26 @@ def by_image(made: FeatureMap, lines: int) -> Iterator[tuple[int, tuple[int, ...
             yield image, tuple(lines_of(mask))
 
 
-def channels_of(made: FeatureMap, view: View, of: Box | None = None) -> Iterator[tuple[int, Range, Range]]:
-    """(word in a pixel of the map, groups, channels) of a map's part of an operand, or of what a box has of it."""
-    per_group = view.shape[4]
-    before = first_channel(made, view)
-    for box in boxes(before, made.channels, per_group):
-        part = clip(box, of) if of else box
-        if part:
-            yield part[0][0] * per_group + part[1][0] - before, *part
+def channels_of(
+    made: FeatureMap, view: View, of: Box | None = None, part: Range | None = None
+) -> tuple[tuple[int, Axis, Axis], ...]:
+    """(word in a pixel of the map, groups, channels) of a map's part of an operand, or of what a box has of it.
+
+    Args:
+        part: the words of a pixel that are asked for; all of them unless given.
+    """
+    return _channels(view.shape[4], first_channel(made, view), part or (0, made.channels), of)
+
+
+@lru_cache(maxsize=65536)
+def _channels(per_group: int, before: int, part: Range, of: Box | None) -> tuple[tuple[int, Axis, Axis], ...]:
+    out: list[tuple[int, Axis, Axis]] = []
+    for box in boxes(before + part[0], part[1], per_group):
+        wanted = clip(box, of) if of else box
+        if wanted:
+            groups, channels = wanted
+            out.append((groups[0] * per_group + channels[0] - before, interval(groups), interval(channels)))
+    return tuple(out)
 
 
 def regions(made: FeatureMap, view: View, lines: int, columns: int = 0, tile: Tile | None = None) -> Iterator[Region]:
@@ -60,7 +73,7 @@ def regions(made: FeatureMap, view: View, lines: int, columns: int = 0, tile: Ti
     across: Axis = axis(tuple(lines_of(columns))) if columns else span(0, made.geometry.columns)
     for image, rows in by_image(made, lines):
         for _, groups, channels in channels_of(made, view, tile and (tile.groups, tile.planes)):
-            yield interval((image, 1)), axis(rows), across, interval(groups), interval(channels)
+            yield interval((image, 1)), axis(rows), across, groups, channels
 
 
 def whole_lines(made: FeatureMap, view: View, lines: int) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...]]]:

@@ -39,10 +39,10 @@ class Box(NamedTuple):
 def boxes(of: Residency, unit: int) -> tuple[Box, ...]:
     """Everything in one unit's memory, with as few rectangles as there can be without cutting any."""
     found = [
-        Box(tenant.map, tenant.kind, address, address + pixels * tenant.plot.pixel, tenant.start, tenant.end)
+        Box(tenant.map, tenant.kind, address, address + words, tenant.start, tenant.end)
         for tenant in of.tenants
         if tenant.plot.unit == unit
-        for _, pixels, address in tenant.plot.chunks
+        for _, words, address in tenant.plot.chunks
     ]
     reserved = enumerate(of.made.lives.reserved)
     own = [Box(-1, "own", 0, words, at, at) for at, words in reserved if words]
