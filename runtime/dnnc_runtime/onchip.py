@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, emptied, extents, placed, row_major, span_of, window
+from dnnc_runtime.addressing import Bank, Box, emptied, extents, placed, row_major, span_of, window
 from dnnc_runtime.dram import Dram
 from dnnc_runtime.frame import Access, Frame, space
 from dnnc_runtime.memo import Memo
@@ -72,36 +73,59 @@ class OnChip:
             for instance in target.instances:
                 self._slots(role, replace(target, instances=(instance,)))[...] = words
 
-    def alike(self, inputs: Sequence[Access]) -> list[int]:
-        """The lengths of runs of inputs that need the same region and hold the same numbers."""
-        bank = self._frame.homes["input"]
-        lengths = self._alike.get(bank.name, inputs)
+    def alike(self, accesses: Sequence[Access]) -> list[int]:
+        """The lengths of runs of accesses, all of one role, that need the same region and hold the same numbers."""
+        if len(accesses) == 1:
+            return [1]
+        role = accesses[0][0]
+        bank = self._frame.homes[role]
+        lengths = self._alike.get(bank.name, accesses)
         if lengths is None:
-            lengths = self._runs(inputs)
-            pieces = [piece for _, some, _ in inputs for piece in some]
-            self._alike.put(bank.name, inputs, span_of(bank, pieces, self._frame.widths["input"]), lengths)
+            lengths = self._runs(accesses)
+            pieces = [piece for _, some, _ in accesses for piece in some]
+            self._alike.put(bank.name, accesses, span_of(bank, pieces, self._frame.widths[role]), lengths)
         return lengths
 
-    def _runs(self, inputs: Sequence[Access]) -> list[int]:
-        lengths: list[int] = []
-        head: Words | None = None
-        for i, access in enumerate(inputs):
-            words = self.read(access)
-            if head is not None and inputs[i - 1][2] == access[2] and np.array_equal(head, words):
+    def _runs(self, accesses: Sequence[Access]) -> list[int]:
+        lengths, head, boxes = [1], accesses[0], list[Box]()
+        for access in accesses[1:]:
+            same = access[2] == head[2]
+            further = _further(head[1], access[1]) if same else None
+            if further is not None:
+                boxes = boxes or self._boxes(head)
+                same = self._repeated(head[0], boxes, further)
+            elif same:
+                same = np.array_equal(self.read(head), self.read(access))
+            if same:
                 lengths[-1] += 1
             else:
                 lengths.append(1)
-                head = words
+                head, boxes = access, []
         return lengths
 
-    def prepared(self, access: Access, make: Callable[[Words], Words]) -> Words:
-        """What ``make`` makes of the needed region, remembered for as long as nobody overwrites it."""
+    def _boxes(self, access: Access) -> list[Box]:
+        """The words of an access."""
         role, pieces, _ = access
+        return placed(self._frame.homes[role], pieces, self._frame.widths[role], 0, pieces[0].pitch)
+
+    def _repeated(self, role: Role, boxes: Sequence[Box], further: int) -> bool:
+        """Whether words hold the same numbers some units further."""
+        bank, dtype = self._frame.homes[role], self._types[role]
+        words, apart = self._words[bank.name], further * bank.words
+        return all(
+            bool((window(words, counts, at, pitch, dtype) == window(words, counts, at + apart, pitch, dtype)).all())
+            for counts, at, pitch, _, _ in boxes
+        )
+
+    def prepared(self, accesses: Sequence[Access], make: Callable[[Sequence[Words]], Words]) -> Words:
+        """What ``make`` makes of needed regions, all of one role, remembered for as long as nobody overwrites them."""
+        role = accesses[0][0]
         bank = self._frame.homes[role]
-        found = self._prepared.get(bank.name, [access])
+        found = self._prepared.get(bank.name, accesses)
         if found is None:
-            found = make(self.read(access))
-            self._prepared.put(bank.name, [access], span_of(bank, pieces, self._frame.widths[role]), found)
+            found = make([self.read(access) for access in accesses])
+            pieces = [piece for _, some, _ in accesses for piece in some]
+            self._prepared.put(bank.name, accesses, span_of(bank, pieces, self._frame.widths[role]), found)
         return found
 
     def read(self, access: Access) -> Words:
@@ -154,6 +178,19 @@ class OnChip:
             words = span_of(bank, pieces, self._frame.widths[role])
             self._alike.written(bank.name, words)
             self._prepared.written(bank.name, words)
+
+
+def _further(pieces: Sequence[Piece], others: Sequence[Piece]) -> int | None:
+    """How many units further some pieces lie than others, at the same words; None if they do not."""
+    if len(pieces) != len(others):
+        return None
+    apart = {
+        (other.instances[0] - piece.instances[0])
+        if piece.base == other.base and piece.pitch == other.pitch and piece.region == other.region
+        else None
+        for piece, other in zip(pieces, others, strict=True)
+    }
+    return apart.pop() if len(apart) == 1 else None
 
 
 def positions(part: Region, whole: Region) -> tuple[NDArray[Any], ...]:
