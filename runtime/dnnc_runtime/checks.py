@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dnnc_runtime.addressing import Bank, Integers, Reach, banks, emptied, span_of
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import Access, frame, space
-from dnnc_runtime.memo import Memo
+from dnnc_runtime.memo import Memo, Shared
 from dnnc_runtime.pooling import Rows, Windows
 from dnnc_runtime.program import (
     Compute,
@@ -53,6 +53,8 @@ class Checks:
         # Words that are in DRAM, and that were computed.
         self._written, self._computed = Written(program), Written(program)
         self._layers: dict[str, Section] = {}
+        # Single pieces that hold all of a region.
+        self._whole: Shared[bool] = Shared()
         self._tags = Tags(program.machine, program.tensors)
         self._section = ""
         self._checks: dict[type[Instruction], Callable[[Any], None]] = {
@@ -307,9 +309,12 @@ class Checks:
             if self._memo.get(bank.name, group):
                 continue
             for _, pieces, need in group:
+                if self._whole.get(pieces, need):
+                    continue
                 self._single(role, pieces)
                 if not covers([piece.region for piece in pieces], need):
                     raise DisagreementFault(f"the pieces of {role} do not hold all of {_show(need)}")
+                self._whole.put(pieces, need, True)
             self._memo.put(bank.name, group, self._tags.read(role, bank, _pieces(group)), True)
 
     def _emit(self, accesses: Iterable[Access]) -> None:

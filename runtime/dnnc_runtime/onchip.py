@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, Box, emptied, extents, placed, row_major, span_of, window
+from dnnc_runtime.addressing import Bank, Box, Reach, emptied, extents, placed, row_major, span_of, window
 from dnnc_runtime.dram import Dram
 from dnnc_runtime.frame import Access, Frame, space
-from dnnc_runtime.memo import Memo
+from dnnc_runtime.memo import Memo, Shared
 from dnnc_runtime.numbers import Numbers, Words
 from dnnc_runtime.program import Kept, Load, Move, Role, Store
 from dnnc_runtime.regions import shared
 from dnnc_runtime.tensor import Piece, Region
+
+SHARED: tuple[Role, ...] = ("weights", "bias", "slope")
+"""Roles whose pieces are the same for many instructions."""
 
 
 class OnChip:
@@ -27,6 +30,8 @@ class OnChip:
         self._banks = banks
         self._numbers = numbers
         self._dram = dram
+        self._places: Shared[list[Box]] = Shared()
+        self._spans: Shared[Reach] = Shared()
         self._words = {
             bank.name: np.full(bank.words * bank.units, numbers.poison, numbers.word) for bank in banks.values()
         }
@@ -77,13 +82,11 @@ class OnChip:
         """The lengths of runs of accesses, all of one role, that need the same region and hold the same numbers."""
         if len(accesses) == 1:
             return [1]
-        role = accesses[0][0]
-        bank = self._frame.homes[role]
+        bank = self._frame.homes[accesses[0][0]]
         lengths = self._alike.get(bank.name, accesses)
         if lengths is None:
             lengths = self._runs(accesses)
-            pieces = [piece for _, some, _ in accesses for piece in some]
-            self._alike.put(bank.name, accesses, span_of(bank, pieces, self._frame.widths[role]), lengths)
+            self._alike.put(bank.name, accesses, self._span(accesses), lengths)
         return lengths
 
     def _runs(self, accesses: Sequence[Access]) -> list[int]:
@@ -103,11 +106,6 @@ class OnChip:
                 head, boxes = access, []
         return lengths
 
-    def _boxes(self, access: Access) -> list[Box]:
-        """The words of an access."""
-        role, pieces, _ = access
-        return placed(self._frame.homes[role], pieces, self._frame.widths[role], 0, pieces[0].pitch)
-
     def _repeated(self, role: Role, boxes: Sequence[Box], further: int) -> bool:
         """Whether words hold the same numbers some units further."""
         bank, dtype = self._frame.homes[role], self._types[role]
@@ -119,13 +117,11 @@ class OnChip:
 
     def prepared(self, accesses: Sequence[Access], make: Callable[[Sequence[Words]], Words]) -> Words:
         """What ``make`` makes of needed regions, all of one role, remembered for as long as nobody overwrites them."""
-        role = accesses[0][0]
-        bank = self._frame.homes[role]
+        bank = self._frame.homes[accesses[0][0]]
         found = self._prepared.get(bank.name, accesses)
         if found is None:
             found = make([self.read(access) for access in accesses])
-            pieces = [piece for _, some, _ in accesses for piece in some]
-            self._prepared.put(bank.name, accesses, span_of(bank, pieces, self._frame.widths[role]), found)
+            self._prepared.put(bank.name, accesses, self._span(accesses), found)
         return found
 
     def read(self, access: Access) -> Words:
@@ -135,7 +131,7 @@ class OnChip:
             return self._slots(role, pieces[0])
         whole: Words = np.empty(extents(need), self._types[role])
         if within(pieces, need):
-            for there, here in self._spread(role, pieces, need, whole):
+            for there, here in self._spread(access, whole):
                 there[...] = here
             return whole
         for piece in pieces:
@@ -152,19 +148,42 @@ class OnChip:
             self._slots(role, pieces[0])[...] = words
         elif within(pieces, region):
             dense: Words = np.ascontiguousarray(words, self._types[role])
-            for there, here in self._spread(role, pieces, region, dense):
+            for there, here in self._spread(access, dense):
                 here[...] = there
         else:
             for piece in pieces:
                 self._slots(role, piece)[...] = words[positions(piece.region, region)]
 
-    def _spread(self, role: Role, pieces: Sequence[Piece], need: Region, whole: Words) -> Iterator[tuple[Words, Words]]:
+    def _spread(self, access: Access, whole: Words) -> Iterator[tuple[Words, Words]]:
         """The elements of a dense array of the needed intervals, and the same elements in the pieces' memories."""
-        bank, width, strides = self._frame.homes[role], self._frame.widths[role], row_major(whole.shape)
-        first = -sum(axis[0].start * stride for axis, stride in zip(need, strides, strict=True))
-        for counts, here, pitch, there, steps in placed(bank, pieces, width, first, strides):
-            slots = window(self._words[bank.name], counts, here, pitch, self._types[role])
-            yield window(whole, counts, there, steps), slots
+        role = access[0]
+        words, dtype = self._words[self._frame.homes[role].name], self._types[role]
+        for counts, here, pitch, there, steps in self._boxes(access):
+            yield window(whole, counts, there, steps), window(words, counts, here, pitch, dtype)
+
+    def _boxes(self, access: Access) -> list[Box]:
+        """The words of an access, and their places in a dense array of the needed intervals."""
+        role, pieces, need = access
+        bank, width = self._frame.homes[role], self._frame.widths[role]
+        of = bank.name, width, need
+        found = self._places.get(pieces, of) if role in SHARED else None
+        if found is None:
+            strides = row_major(extents(need))
+            first = -sum([axis[0].start * stride for axis, stride in zip(need, strides, strict=True)])
+            found = placed(bank, pieces, width, first, strides)
+            if role in SHARED:
+                self._places.put(pieces, of, found)
+        return found
+
+    def _span(self, accesses: Sequence[Access]) -> Reach:
+        """The words of accesses of one role."""
+        role = accesses[0][0]
+        bank, width = self._frame.homes[role], self._frame.widths[role]
+        spans: list[Reach] = []
+        for _, pieces, _ in accesses:
+            found = self._spans.get(pieces, (bank.name, width))
+            spans.append(found or self._spans.put(pieces, (bank.name, width), span_of(bank, pieces, width)))
+        return Reach(min([span.first for span in spans]), max([span.end for span in spans]))
 
     def _slots(self, role: Role, piece: Piece) -> Words:
         """A piece's elements in its first unit's memory, without a copy."""

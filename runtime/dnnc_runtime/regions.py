@@ -9,9 +9,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.tensor import Axis, Region
+from dnnc_runtime.tensor import Axis, Region, elements
 
 Integers = NDArray[np.int64]
+
+MOST_COMPARED = 16
+"""Boxes that are compared in pairs; of more, cells are marked."""
 
 
 @lru_cache(maxsize=4096)
@@ -39,6 +42,8 @@ def partitions(wholes: Sequence[Region], parts: Sequence[Region], repeat: bool =
             (start, stop), *rest = spans
             ends = [start] + [end for _, end in sorted(rest)]
             return [begin for begin, _ in sorted(rest)] == ends[:-1] and ends[-1] == stop
+        if (held := _within(wholes[0], parts)) is not None:
+            return held == elements(wholes[0]) == sum(map(elements, parts))
     elif list(wholes) == list(parts) and (spans := _spans(wholes)) is not None:
         ordered = sorted(spans)
         return repeat or all(end <= begin for (_, end), (begin, _) in pairwise(ordered))
@@ -64,6 +69,8 @@ def covers(parts: Sequence[Region], need: Region) -> bool:
             if begin <= reached:
                 reached = max(reached, end)
         return reached >= stop
+    if (held := _within(need, parts)) is not None:
+        return held == elements(need)
     shape, cells = _cells([need, *parts])
     held = np.zeros(shape, np.bool_)
     for cell in cells[1:]:
@@ -85,6 +92,31 @@ def _spans(regions: Sequence[Region]) -> list[tuple[int, int]] | None:
     if not all(len(axis) == 1 and axis[0].step == 1 for axis in axes):
         return None
     return [(axis[0].start, axis[0].start + axis[0].count) for axis in axes]
+
+
+def _within(whole: Region, parts: Sequence[Region]) -> int | None:
+    """How many elements of a region the parts have; None if they overlap in it, are many, or not all are boxes."""
+    if len(parts) > MOST_COMPARED:
+        return None
+    found: list[tuple[tuple[int, int], ...]] = []
+    count = 0
+    for part in parts:
+        box: list[tuple[int, int]] = []
+        size = 1
+        for axis, bounds in zip(part, whole, strict=True):
+            if len(axis) != 1 or len(bounds) != 1 or axis[0].step != 1 or bounds[0].step != 1:
+                return None
+            start, stop = axis[0].start, axis[0].start + axis[0].count
+            low, high = bounds[0].start, bounds[0].start + bounds[0].count
+            start, stop = max(start, low), min(stop, high)
+            box.append((start, stop))
+            size *= max(0, stop - start)
+        if size:
+            if any(all(a < d and c < b for (a, b), (c, d) in zip(box, other, strict=True)) for other in found):
+                return None
+            found.append(tuple(box))
+            count += size
+    return count
 
 
 def _cells(regions: Sequence[Region]) -> tuple[tuple[int, ...], list[tuple[Integers, ...]]]:
