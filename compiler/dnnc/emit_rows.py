@@ -95,7 +95,7 @@ class RowSide:
     ) -> Iterator[Piece]:
         view = self._view(role)
         for m, made in self.maps[role]:
-            parts = list(channels_of(made, view, box))
+            parts = channels_of(made, view, box)
             if not parts:
                 continue
             key = m, unit, image, rows, columns

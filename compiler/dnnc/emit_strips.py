@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, product
+from typing import NamedTuple
 
 from dnnc.axis import rows as lines_of
 from dnnc.grouping import Grouping
@@ -13,10 +14,10 @@ from dnnc.layer import Operand
 from dnnc.lives import Plot, Rows, Scene, Source, with_rows
 from dnnc.places import Range, axis, interval
 from dnnc.realize import Realized
-from dnnc.steps import Read, Step, Steps
+from dnnc.steps import FeatureMap, Read, Step, Steps
 from dnnc.strip_regions import by_image, channels_of, loaded_regions, loads, output_of, outputs, reader, regions
 from dnnc_runtime.program import Compute, Instruction, Kept, Load, Move, Part, Release, Role, Section, Store
-from dnnc_runtime.tensor import Piece, Region, View, span
+from dnnc_runtime.tensor import Axis, Piece, Region, View, span
 
 
 @dataclass
@@ -87,8 +88,9 @@ class StripEmitter:
             self._begun.add(scene.step)
             yield from kernels.load_parameters()
         yield from self._fetch(scene, step)
-        output = output_of(step)
-        inputs = [self._input(scene, step, unit) for unit in range(self.plan.chip.units)]
+        shares = [
+            self._share(scene, step, unit) for unit, block in enumerate(scene.event.section.output) if block
+        ]  # fmt: skip
         channels = list(kernels.channels()) if step.layer.shape.kind == "array" else [(0, step.layer.shape.c)]
         for tile in kernels.tiles:
             for c in channels:
@@ -100,16 +102,30 @@ class StripEmitter:
                         self._there.add((scene.step, tile.base))
                     self._turn += not tile.stays
                 first, last = c[0] == 0, c[0] + c[1] == step.layer.shape.c
-                parts = tuple(
-                    self._part(scene, step, kernels, tile, c, base, unit, inputs[unit], (first, last))
-                    for unit, block in enumerate(scene.event.section.output)
-                    if block
-                )
+                parts = tuple([self._part(scene, kernels, tile, c, base, share, (first, last)) for share in shares])
                 yield Compute(parts, (c[0], c[0] + c[1]), first, last)
-            yield from self._pass_on(scene, step, output, tile)
-        yield from self._store(scene, step, output)
+            yield from self._pass_on(self._goes(step, scene.event.section.image), shares, tile)
+        yield from self._store(scene, step, output_of(step))
         for source in scene.sent:
-            yield self._move(source, output)
+            yield self._move(source, output_of(step))
+
+    def _share(self, scene: Scene, step: Step, unit: int) -> _Share:
+        """A unit's share of a section."""
+        assert scene.event is not None
+        section = scene.event.section
+        (start, stop), (first, end) = section.blocks[unit], section.columns
+        axes = interval((section.image, 1)), interval((start, stop - start)), interval((first, end - first))
+        targets: list[_Lines | _Staged] = []
+        output, block = output_of(step), section.output[unit]
+        for out, columns in outputs(self._grouping(scene), scene):
+            stay = block & with_rows(scene.event, out, unit)
+            if stay:
+                targets.append(self._lines(output, step.map, unit, stay, scene.rows[step.map, columns, unit]))
+            if block & ~stay:
+                targets.append(self._staged(scene, step, unit, columns, block & ~stay))
+        return _Share(
+            unit, axes, self._input(scene, step, unit), tuple(self._others(scene, step, unit)), tuple(targets)
+        )
 
     def _input(self, scene: Scene, step: Step, unit: int) -> tuple[Piece, ...]:
         """The input of a unit's part: the same for all tiles."""
@@ -124,7 +140,7 @@ class StripEmitter:
         assert operand is not None
         assert read.role == "input"
         found = (
-            self._pieces(operand, piece[0], unit, wanted[m], scene.rows[*piece, unit])
+            self._lines(operand, piece[0], unit, wanted[m], scene.rows[*piece, unit]).pieces()
             for m, piece in self._read(scene, wanted, read)
         )
         return tuple(piece for pieces in found for piece in pieces)
@@ -134,45 +150,40 @@ class StripEmitter:
         pieces = self._grouping(scene).pieces
         return ((m, pieces[m]) for of in read.maps for m in needed if pieces[m][0] == of)
 
-    def _others(self, scene: Scene, step: Step, unit: int, tile: Tile) -> Iterator[tuple[Role, tuple[Piece, ...]]]:
-        """Residual and second operand of a tile: the output may be written over them, planes by planes."""
+    def _others(self, scene: Scene, step: Step, unit: int) -> Iterator[tuple[Role, tuple[_Lines, ...]]]:
+        """Residual and second operand: the output may be written over them, planes by planes."""
         assert scene.event is not None
+        lines = scene.event.section.output[unit]
+        first, stop = scene.event.section.columns
+        across = ((1 << stop - first) - 1) << first
+        needed = dict.fromkeys(m for m, u, _ in scene.event.section.needs if u == unit)
         for read in step.reads[1:]:
             operand = step.layer.operand(read.role)
             assert operand is not None
-            lines = scene.event.section.output[unit]
-            first, stop = scene.event.section.columns
-            across = ((1 << stop - first) - 1) << first
-            needed = dict.fromkeys(m for m, u, _ in scene.event.section.needs if u == unit)
-            found = (
-                self._pieces(operand, m, unit, lines, scene.rows[m, columns, unit], tile)
-                for _, (m, columns) in self._read(scene, needed, read)
-                if not columns or columns & across
+            yield (
+                read.role,
+                tuple(
+                    self._lines(operand, m, unit, lines, scene.rows[m, columns, unit])
+                    for _, (m, columns) in self._read(scene, needed, read)
+                    if not columns or columns & across
+                ),
             )
-            yield read.role, tuple(piece for pieces in found for piece in pieces)
 
     def _part(
-        self, scene: Scene, step: Step, kernels: Kernels, tile: Tile, channels: Range, base: int, unit: int,
-        source: tuple[Piece, ...], ends: tuple[bool, bool],
+        self, scene: Scene, kernels: Kernels, tile: Tile, channels: Range, base: int, share: _Share,
+        ends: tuple[bool, bool],
     ) -> Part:  # fmt: skip
-        assert scene.event is not None
-        section, shape = scene.event.section, step.layer.shape
         first, last = ends
-        start, stop = section.blocks[unit]
-        rows = interval((start, stop - start))
-        columns = interval((section.columns[0], section.columns[1] - section.columns[0]))
-        region: Region = (
-            interval((section.image, 1)), rows, columns, interval(tile.groups), interval(tile.planes)
-        )  # fmt: skip
-        operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", source)]
-        if shape.kind == "array":
-            operands.append(("weights", kernels.pieces(tile, channels, base, unit)))
+        region: Region = (*share.axes, interval(tile.groups), interval(tile.planes))
+        operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", share.input)]
+        if kernels.layer.shape.kind == "array":
+            operands.append(("weights", kernels.pieces(tile, channels, base, share.unit)))
         if not (first and last):
-            operands.append(("accumulator", (self._sums(scene, tile, unit, region),)))
+            operands.append(("accumulator", (self._sums(scene, tile, share.unit, region),)))
         if last:
-            operands += self._others(scene, step, unit, tile)
-            operands.extend((role, kernels.parameter_pieces(role, tile, unit)) for role in kernels.roles)
-            operands.append(("output", tuple(self._output(scene, step, tile, unit))))
+            operands += [(role, _of_tile(lines, tile)) for role, lines in share.others]
+            operands += [(role, kernels.parameter_pieces(role, tile, share.unit)) for role in kernels.roles]
+            operands.append(("output", _of_tile(share.targets, tile)))
         return Part(region, tuple(operands))
 
     def _sums(self, scene: Scene, tile: Tile, unit: int, region: Region) -> Piece:
@@ -181,43 +192,26 @@ class StripEmitter:
         wide = self.plan.chip.machine.accumulator_bytes // self.plan.chip.machine.word_bytes
         return _dense(scene.sums[unit], unit, region, stop - first, tile, wide)
 
-    def _output(self, scene: Scene, step: Step, tile: Tile, unit: int) -> Iterator[Piece]:
-        """Where a unit's part of a tile goes: rows that stay (or take an operand's place), and the others."""
-        assert scene.event is not None
-        output = output_of(step)
-        block = scene.event.section.output[unit]
-        for out, columns in outputs(self._grouping(scene), scene):
-            rows = with_rows(scene.event, out, unit)
-            yield from self._pieces(output, step.map, unit, block & rows, scene.rows[step.map, columns, unit], tile)
-            if block & ~rows:
-                yield self._staged(scene, step, tile, unit, out)
-
-    def _staged(self, scene: Scene, step: Step, tile: Tile, unit: int, out: int) -> Piece:
-        """A tile of rows that only pass through."""
+    def _staged(self, scene: Scene, step: Step, unit: int, columns: int, passing: int) -> _Staged:
+        """Rows that only pass through."""
         assert scene.event is not None
         shape, image = step.layer.shape, scene.event.section.image
         base = image * shape.y.out
-        passing = scene.event.section.output[unit] & ~with_rows(scene.event, out, unit)
         rows = axis(tuple(line - base for line in lines_of(passing)))
-        _, columns = self._grouping(scene).pieces[out]
         across = axis(tuple(lines_of(columns))) if columns else span(0, shape.x.out)
-        region: Region = (
-            interval((image, 1)), rows, across, interval(tile.groups), interval(tile.planes)
-        )  # fmt: skip
         plot = scene.stage[step.map, columns, unit]
-        return _dense(plot, unit, region, columns.bit_count() or shape.x.out, tile, 1)
+        return _Staged(plot, unit, (interval((image, 1)), rows, across), columns.bit_count() or shape.x.out)
 
-    def _pass_on(self, scene: Scene, step: Step, output: Operand, tile: Tile) -> Iterator[Instruction]:
+    def _pass_on(self, going: int, shares: Sequence[_Share], tile: Tile) -> Iterator[Instruction]:
         """What only passes through goes to DRAM; what nobody reads is dropped."""
-        assert scene.event is not None
         stored: list[Piece] = []
         dropped: list[Piece] = []
-        for unit, block in enumerate(scene.event.section.output):
-            for out, _ in outputs(self._grouping(scene), scene):
-                if block & ~with_rows(scene.event, out, unit):
-                    whole = self._staged(scene, step, tile, unit, out)
-                    for run, goes in _runs(whole, self._goes(step, scene.event.section.image)):
-                        (stored if goes else dropped).append(run)
+        for share in shares:
+            for target in share.targets:
+                if isinstance(target, _Staged):
+                    for whole in target.pieces(tile):
+                        for run, goes in _runs(whole, going):
+                            (stored if goes else dropped).append(run)
         if stored:
             yield Store("output", self._memory, "word", tuple(piece.region for piece in stored), tuple(stored))
         if dropped:
@@ -240,7 +234,7 @@ class StripEmitter:
             own = with_rows(scene.event, out, unit) & scene.event.section.output[unit]
             going = own & self.plan.stored.get(step.map, 0)
             if going:
-                stored += self._pieces(output, step.map, unit, going, rows)
+                stored += self._lines(output, step.map, unit, going, rows).pieces()
                 wanted += regions(self._steps.maps[step.map], output.view, going, columns)
             lost = 0
             for line in lines_of(own & ~going):
@@ -250,7 +244,7 @@ class StripEmitter:
             for source in scene.sent:
                 sent |= source.lines if source.from_unit == unit else 0
             if lost & ~sent:
-                dropped += self._pieces(output, step.map, unit, lost & ~sent, rows)
+                dropped += self._lines(output, step.map, unit, lost & ~sent, rows).pieces()
         if stored:
             yield Store("output", self._memory, "word", tuple(wanted), tuple(stored))
         if dropped:
@@ -261,7 +255,7 @@ class StripEmitter:
     def _fetch(self, scene: Scene, step: Step) -> Iterator[Instruction]:
         """Rows that come from DRAM or from other units."""
         for operand, some in loads(step, scene):
-            found = [self._pieces(operand, s.map, s.unit, s.lines, s.here) for s in some]
+            found = [self._lines(operand, s.map, s.unit, s.lines, s.here).pieces() for s in some]
             pieces = tuple(piece for pieces in found for piece in pieces)
             wanted = tuple(loaded_regions(self._steps, operand, some))
             yield Load(operand.role, self._memory, "word", wanted, pieces)
@@ -276,36 +270,94 @@ class StripEmitter:
         for line in lines_of(source.lines):
             one, two = {line: source.there[line]}, {line: source.here[line]}
             pair = _alike(one[line], two[line])
-            there += self._pieces(operand, source.map, source.from_unit, 1 << line, {line: pair[0]})
-            here += self._pieces(operand, source.map, source.unit, 1 << line, {line: pair[1]})
+            there += self._lines(operand, source.map, source.from_unit, 1 << line, {line: pair[0]}).pieces()
+            here += self._lines(operand, source.map, source.unit, 1 << line, {line: pair[1]}).pieces()
         return Move(operand.role, self._memory, "word", tuple(there), tuple(here))
 
-    def _pieces(
-        self, operand: Operand, m: int, unit: int, lines: int, rows: Rows, tile: Tile | None = None
-    ) -> Iterator[Piece]:
-        """Where lines of a map lie in a unit's memory: rows that lie evenly apart as one piece."""
+    def _lines(self, operand: Operand, m: int, unit: int, lines: int, rows: Rows) -> _Lines:
+        """Where lines of a map lie in a unit's memory: rows that lie evenly apart together."""
         made = self._steps.maps[m]
+        boxes: list[_Box] = []
         for image, some in by_image(made, lines):
             plots = [rows[image * made.geometry.rows + row] for row in some]
             for first, stop in _even(plots):
-                yield from self._boxes(operand, m, unit, image, some[first:stop], plots[first:stop], tile)
+                boxes += _boxes(made, image, some[first:stop], plots[first:stop])
+        return _Lines(made, operand.view, unit, tuple(boxes))
 
-    def _boxes(
-        self, operand: Operand, m: int, unit: int, image: int, rows: tuple[int, ...], plots: Sequence[Plot],
-        tile: Tile | None,
-    ) -> Iterator[Piece]:  # fmt: skip
-        made = self._steps.maps[m]
-        apart = plots[1].chunks[0][2] - plots[0].chunks[0][2] if len(plots) > 1 else 0
-        columns = tuple(lines_of(plots[0].columns)) if plots[0].columns else tuple(range(made.geometry.columns))
-        for before, count, address in plots[0].chunks:
-            some = columns[before : before + count]
-            if not some:
-                continue
-            for word, groups, channels in channels_of(made, operand.view, tile and (tile.groups, tile.planes)):
-                region: Region = (
-                    interval((image, 1)), axis(rows), axis(some), interval(groups), interval(channels)
-                )  # fmt: skip
-                yield Piece((unit,), address + word, (0, apart, made.channels, operand.view.shape[4], 1), region)
+
+class _Box(NamedTuple):
+    """Rows and columns of an image that lie evenly: the address of the first, and the words from row to row."""
+
+    axes: tuple[Axis, Axis, Axis]
+    address: int
+    apart: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Lines of a map in a unit's memory, for an operand."""
+
+    made: FeatureMap
+    view: View
+    unit: int
+    boxes: tuple[_Box, ...]
+
+    def pieces(self, tile: Tile | None = None) -> Iterator[Piece]:
+        """Where they lie, or what a tile has of them."""
+        per_group, pixel = self.view.shape[4], self.made.channels
+        parts = [
+            (word, interval(groups), interval(channels))
+            for word, groups, channels in channels_of(self.made, self.view, tile and (tile.groups, tile.planes))
+        ]
+        for axes, address, apart in self.boxes:
+            for word, groups, channels in parts:
+                yield Piece((self.unit,), address + word, (0, apart, pixel, per_group, 1), (*axes, groups, channels))
+
+
+@dataclass(frozen=True, slots=True)
+class _Staged:
+    """Rows that only pass through a unit's memory, tile by tile: their axes, and how many columns they have."""
+
+    plot: Plot
+    unit: int
+    axes: tuple[Axis, Axis, Axis]
+    columns: int
+
+    def pieces(self, tile: Tile) -> Iterator[Piece]:
+        """Where a tile of them lies."""
+        region: Region = (*self.axes, interval(tile.groups), interval(tile.planes))
+        yield _dense(self.plot, self.unit, region, self.columns, tile, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """A unit's share of a section, whatever the tile.
+
+    Attributes:
+        axes: image, rows and columns that are computed.
+        input: the same for all tiles; ``others``: residual and second operand.
+        targets: where the output goes: rows that stay (or take an operand's place), and the others.
+    """
+
+    unit: int
+    axes: tuple[Axis, Axis, Axis]
+    input: tuple[Piece, ...]
+    others: tuple[tuple[Role, tuple[_Lines, ...]], ...]
+    targets: tuple[_Lines | _Staged, ...]
+
+
+def _of_tile(some: Sequence[_Lines | _Staged], tile: Tile) -> tuple[Piece, ...]:
+    return tuple([piece for lines in some for piece in lines.pieces(tile)])
+
+
+def _boxes(made: FeatureMap, image: int, rows: tuple[int, ...], plots: Sequence[Plot]) -> Iterator[_Box]:
+    """Rows that lie evenly apart, chunk by chunk."""
+    apart = plots[1].chunks[0][2] - plots[0].chunks[0][2] if len(plots) > 1 else 0
+    columns = tuple(lines_of(plots[0].columns)) if plots[0].columns else tuple(range(made.geometry.columns))
+    for before, count, address in plots[0].chunks:
+        some = columns[before : before + count]
+        if some:
+            yield _Box((interval((image, 1)), axis(rows), axis(some)), address, apart)
 
 
 def merged(words: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

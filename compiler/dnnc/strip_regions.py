@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 from dnnc.axis import rows as lines_of
@@ -41,14 +42,15 @@ def by_image(made: FeatureMap, lines: int) -> Iterator[tuple[int, tuple[int, ...
             yield image, tuple(lines_of(mask))
 
 
-def channels_of(made: FeatureMap, view: View, of: Box | None = None) -> Iterator[tuple[int, Range, Range]]:
+def channels_of(made: FeatureMap, view: View, of: Box | None = None) -> tuple[tuple[int, Range, Range], ...]:
     """(word in a pixel of the map, groups, channels) of a map's part of an operand, or of what a box has of it."""
-    per_group = view.shape[4]
-    before = first_channel(made, view)
-    for box in boxes(before, made.channels, per_group):
-        part = clip(box, of) if of else box
-        if part:
-            yield part[0][0] * per_group + part[1][0] - before, *part
+    return _channels(first_channel(made, view), made.channels, view.shape[4], of)
+
+
+@lru_cache(maxsize=4096)
+def _channels(before: int, count: int, per_group: int, of: Box | None) -> tuple[tuple[int, Range, Range], ...]:
+    parts = (clip(box, of) if of else box for box in boxes(before, count, per_group))
+    return tuple((part[0][0] * per_group + part[1][0] - before, *part) for part in parts if part)
 
 
 def regions(made: FeatureMap, view: View, lines: int, columns: int = 0, tile: Tile | None = None) -> Iterator[Region]:

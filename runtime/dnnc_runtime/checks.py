@@ -35,7 +35,7 @@ from dnnc_runtime.program import (
     Store,
     Width,
 )
-from dnnc_runtime.regions import covers, inside, partitions
+from dnnc_runtime.regions import covers, inside, partitions, stacked, stacks
 from dnnc_runtime.tags import Tags
 from dnnc_runtime.tensor import Piece, Region, View
 from dnnc_runtime.written import Lost, Written
@@ -324,19 +324,23 @@ class Checks:
                 self._single(role, pieces)
                 if all(region) and not partitions([region], [piece.region for piece in pieces]):
                     raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
-                if role == "output":
-                    self._compute_once(region)
+            if role == "output":
+                self._compute_once([region for _, _, region in group])
             words = self._write(role, self._frame.homes[role], _pieces(group))
             if role == "output":
                 self._put.add(words)
 
-    def _compute_once(self, region: Region) -> None:
+    def _compute_once(self, regions: Sequence[Region]) -> None:
         view = self._frame.views["output"]
-        if not inside(region, view.shape):
-            raise DisagreementFault(f"output region {_show(region)} is outside its tensor's shape {view.shape}")
-        if not self._computed.once(view, region):
-            raise DisagreementFault(f"an output element of {_show(region)} is computed a second time")
-        self._made.append(region)
+        for region in regions:
+            if not inside(region, view.shape):
+                raise DisagreementFault(f"output region {_show(region)} is outside its tensor's shape {view.shape}")
+        # Units mostly compute rows next to each other.
+        for some in stacks(regions):
+            region = stacked(some)
+            if not self._computed.once(view, region):
+                raise DisagreementFault(f"an output element of {_show(region)} is computed a second time")
+            self._made.append(region)
 
     def _write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Reach:
         words = self._tags.write(role, bank, pieces)

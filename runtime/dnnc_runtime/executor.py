@@ -36,8 +36,8 @@ from dnnc_runtime.program import (
     Section,
     Store,
 )
-from dnnc_runtime.regions import listed
-from dnnc_runtime.tensor import Axis, Piece, Region, extent, span
+from dnnc_runtime.regions import follows, goes_on, listed, stacked
+from dnnc_runtime.tensor import Piece, Region, extent, span
 from dnnc_runtime.walk import Listener, tell
 
 LASTING = ("bias", "slope")
@@ -173,7 +173,10 @@ class Arithmetic:
                 runs = [some for run in runs for some in self._alike(run, which)]
         for run in runs:
             for some in _stacked(run):
-                yield _together([self._frame.writes(compute, share.part) for share in some]), self._summed(compute, some)
+                yield (
+                    _together([self._frame.writes(compute, share.part) for share in some]),
+                    self._summed(compute, some),
+                )
 
     def _alike(self, shares: Sequence[_Share], which: int) -> Iterator[Sequence[_Share]]:
         """Runs of shares that read the same there."""
@@ -203,7 +206,7 @@ class Arithmetic:
                 operands[role] = self._chip.prepared(accesses[:1], lambda some: some[0])
             else:
                 operands[role] = self._chip.read(_together(accesses))
-        products = kernels.multiply(left, right, _stack([share.part.region for share in shares]))
+        products = kernels.multiply(left, right, stacked([share.part.region for share in shares]))
         sums = numbers.accumulate(operands.get("accumulator"), products, tally)
         return kernels.finish(kernel, numbers, sums, operands, tally) if compute.last else sums
 
@@ -259,19 +262,12 @@ def joined(parts: Sequence[Part]) -> list[Part]:
 
 def _join(a: Part, b: Part) -> Part | None:
     (*same, before), (*others, after) = a.region, b.region
-    if same != others or not _follows(before, after):
+    if same != others or not follows(before, after):
         return None
     more = dict(b.operands)
     operands: list[tuple[Role, tuple[Piece, ...]]]
     operands = [(role, pieces if role == "input" else pieces + more[role]) for role, pieces in a.operands]
     return Part((*same, span(before[0].start, before[0].count + after[0].count)), tuple(operands))
-
-
-def _follows(before: Axis, after: Axis) -> bool:
-    """Whether two axes are intervals, one behind the other."""
-    if len(before) != 1 or len(after) != 1 or before[0].step != 1 or after[0].step != 1:
-        return False
-    return before[0].start + before[0].count == after[0].start
 
 
 def _stacked(shares: Sequence[_Share]) -> list[list[_Share]]:
@@ -286,24 +282,12 @@ def _stacked(shares: Sequence[_Share]) -> list[list[_Share]]:
 
 
 def _goes_on(a: _Share, b: _Share) -> bool:
-    (image, before, *same), (other, after, *others) = a.part.region, b.part.region
-    if same != others or image != other or extent(image) > 1 or not _follows(before, after):
+    if extent(a.part.region[0]) > 1 or not goes_on(a.part.region, b.part.region):
         return False
     # A piece that reached into the other's rows would hide what the other has there.
     return all(
-        within(pieces, need)
-        for share in (a, b)
-        for role, pieces, need in share.reads[2:]
-        if role not in LASTING
+        within(pieces, need) for share in (a, b) for role, pieces, need in share.reads[2:] if role not in LASTING
     )
-
-
-def _stack(regions: Sequence[Region]) -> Region:
-    """Regions of neighbouring rows as one."""
-    if len(regions) == 1:
-        return regions[0]
-    image, rows, *rest = regions[0]
-    return image, span(rows[0].start, sum(extent(region[1]) for region in regions)), *rest
 
 
 def _together(accesses: Sequence[Access]) -> Access:
@@ -311,4 +295,4 @@ def _together(accesses: Sequence[Access]) -> Access:
     if len(accesses) == 1:
         return accesses[0]
     pieces = tuple([piece for _, some, _ in accesses for piece in some])
-    return accesses[0][0], pieces, _stack([region for _, _, region in accesses])
+    return accesses[0][0], pieces, stacked([region for _, _, region in accesses])

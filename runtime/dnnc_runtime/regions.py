@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.tensor import Axis, Region, elements
+from dnnc_runtime.tensor import Axis, Region, elements, extent, span
 
 Integers = NDArray[np.int64]
 
@@ -30,6 +30,38 @@ def inside(region: Region, shape: Sequence[int]) -> bool:
         not axis or axis[-1].start + (axis[-1].count - 1) * axis[-1].step < size
         for axis, size in zip(region, shape, strict=True)
     )
+
+
+def follows(before: Axis, after: Axis) -> bool:
+    """Whether two axes are intervals, one behind the other."""
+    if len(before) != 1 or len(after) != 1 or before[0].step != 1 or after[0].step != 1:
+        return False
+    return before[0].start + before[0].count == after[0].start
+
+
+def goes_on(a: Region, b: Region) -> bool:
+    """Whether a region is that of the rows behind another one's."""
+    return a[0] == b[0] and a[2:] == b[2:] and follows(a[1], b[1])
+
+
+def stacks(regions: Sequence[Region]) -> Iterator[list[Region]]:
+    """Runs of regions each of which goes on behind the one before."""
+    some: list[Region] = []
+    for region in regions:
+        if some and not goes_on(some[-1], region):
+            yield some
+            some = []
+        some.append(region)
+    if some:
+        yield some
+
+
+def stacked(regions: Sequence[Region]) -> Region:
+    """Regions each of which goes on behind the one before, as one."""
+    if len(regions) == 1:
+        return regions[0]
+    image, rows, *rest = regions[0]
+    return image, span(rows[0].start, sum([extent(region[1]) for region in regions])), *rest
 
 
 def partitions(wholes: Sequence[Region], parts: Sequence[Region], repeat: bool = False) -> bool:
