@@ -39,7 +39,6 @@ class OnChip:
         """A section starts: accesses mean what they do in its frame."""
         self._frame = frame
         self._prepared: Memo[Words] = Memo()
-        self._alike: Memo[list[int]] = Memo()
         narrow, wide = self._numbers.word, self._numbers.accumulator
         self._types = {role: wide if width > 1 else narrow for role, width in frame.widths.items()}
 
@@ -64,8 +63,9 @@ class OnChip:
         """The elements in DRAM and on chip that a transfer connects."""
         view, memory = self._frame.views[transfer.role], self._words[transfer.memory]
         words, dtype = self._dram.words(view.tensor), self._types[transfer.role]
-        bank, width = self._banks[transfer.memory], self._frame.widths[transfer.role]
-        for counts, here, pitch, there, strides in placed(bank, transfer.pieces, width, view.offset, view.strides):
+        bank = self._banks[transfer.memory]
+        found = self._placed(bank, transfer.role, transfer.pieces, view.offset, view.strides)
+        for counts, here, pitch, there, strides in found:
             yield window(words, counts, there, strides, dtype), window(memory, counts, here, pitch, dtype)
 
     def move(self, move: Move) -> None:
@@ -79,40 +79,30 @@ class OnChip:
 
     def alike(self, accesses: Sequence[Access]) -> list[int]:
         """The lengths of runs of accesses, all of one role, that need the same region and hold the same numbers."""
-        if len(accesses) == 1:
-            return [1]
-        bank = self._frame.homes[accesses[0][0]]
-        lengths = self._alike.get(bank.name, accesses)
-        if lengths is None:
-            lengths = self._runs(accesses)
-            self._alike.put(bank.name, accesses, self._span(accesses), lengths)
-        return lengths
-
-    def _runs(self, accesses: Sequence[Access]) -> list[int]:
-        lengths, head, boxes = [1], accesses[0], list[Box]()
+        if len(accesses) == 1 or self._repeated(accesses):
+            return [len(accesses)]
+        lengths, head = [1], accesses[0]
         for access in accesses[1:]:
-            same = access[2] == head[2]
-            further = _further(head[1], access[1]) if same else None
-            if further is not None:
-                boxes = boxes or self._boxes(head)
-                same = self._repeated(head[0], boxes, further)
-            elif same:
-                same = np.array_equal(self.read(head), self.read(access))
-            if same:
+            if access[2] == head[2] and np.array_equal(self.read(head), self.read(access)):
                 lengths[-1] += 1
             else:
                 lengths.append(1)
-                head, boxes = access, []
+                head = access
         return lengths
 
-    def _repeated(self, role: Role, boxes: Sequence[Box], further: int) -> bool:
-        """Whether words hold the same numbers some units further."""
+    def _repeated(self, accesses: Sequence[Access]) -> bool:
+        """Whether accesses to units evenly apart hold the same numbers at the same words."""
+        (role, pieces, need), *others = accesses
+        further = [_further(pieces, some) if other == need else None for _, some, other in others]
+        if further[0] is None or further != [further[0] * i for i in range(1, len(accesses))]:
+            return False
         bank, dtype = self._frame.homes[role], self._types[role]
-        words, apart = self._words[bank.name], further * bank.words
-        return all(
-            bool((window(words, counts, at, pitch, dtype) == window(words, counts, at + apart, pitch, dtype)).all())
-            for counts, at, pitch, _, _ in boxes
+        words, apart = self._words[bank.name], further[0] * bank.words
+        found = (
+            window(words, (len(accesses), *counts), at, (apart, *pitch), dtype)
+            for counts, at, pitch, _, _ in self._boxes(accesses[0])
         )
+        return all(bool((some[1:] == some[:1]).all()) for some in found)
 
     def prepared(self, accesses: Sequence[Access], make: Callable[[Sequence[Words]], Words]) -> Words:
         """What ``make`` makes of needed regions, all of one role, remembered for as long as nobody overwrites them."""
@@ -163,16 +153,20 @@ class OnChip:
     def _boxes(self, access: Access) -> list[Box]:
         """The words of an access, and their places in a dense array of the needed intervals."""
         role, pieces, need = access
-        bank, width = self._frame.homes[role], self._frame.widths[role]
-        of = bank.name, width, need
-        found = self._places.get(pieces, of) if role in SHARED else None
-        if found is None:
-            strides = row_major(extents(need))
-            first = -sum([axis[0].start * stride for axis, stride in zip(need, strides, strict=True)])
-            found = placed(bank, pieces, width, first, strides)
-            if role in SHARED:
-                self._places.put(pieces, of, found)
-        return found
+        strides = row_major(extents(need))
+        first = -sum([axis[0].start * stride for axis, stride in zip(need, strides, strict=True)])
+        return self._placed(self._frame.homes[role], role, pieces, first, strides)
+
+    def _placed(
+        self, bank: Bank, role: Role, pieces: tuple[Piece, ...], offset: int, strides: tuple[int, ...]
+    ) -> list[Box]:
+        """:func:`placed`, remembered where many instructions have the same pieces."""
+        width = self._frame.widths[role]
+        if role not in SHARED:
+            return placed(bank, pieces, width, offset, strides)
+        of = bank.name, width, offset, strides
+        found = self._places.get(pieces, of)
+        return self._places.put(pieces, of, placed(bank, pieces, width, offset, strides)) if found is None else found
 
     def _span(self, accesses: Sequence[Access]) -> Reach:
         """The words of accesses of one role."""
@@ -192,10 +186,8 @@ class OnChip:
 
     def _forget(self, bank: Bank, role: Role, pieces: Sequence[Piece]) -> None:
         """Words of a memory are about to be overwritten."""
-        if self._alike.keeps(bank.name) or self._prepared.keeps(bank.name):
-            words = span_of(bank, pieces, self._frame.widths[role])
-            self._alike.written(bank.name, words)
-            self._prepared.written(bank.name, words)
+        if self._prepared.keeps(bank.name):
+            self._prepared.written(bank.name, span_of(bank, pieces, self._frame.widths[role]))
 
 
 def _further(pieces: Sequence[Piece], others: Sequence[Piece]) -> int | None:
