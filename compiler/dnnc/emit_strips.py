@@ -181,8 +181,8 @@ class StripEmitter:
         if not (first and last):
             operands.append(("accumulator", (self._sums(scene, tile, share.unit, region),)))
         if last:
-            operands += [(role, _of_tile(lines, tile)) for role, lines in share.others]
-            operands += [(role, kernels.parameter_pieces(role, tile, share.unit)) for role in kernels.roles]
+            operands.extend((role, _of_tile(lines, tile)) for role, lines in share.others)
+            operands.extend((role, kernels.parameter_pieces(role, tile, share.unit)) for role in kernels.roles)
             operands.append(("output", _of_tile(share.targets, tile)))
         return Part(region, tuple(operands))
 

@@ -74,8 +74,8 @@ def partitions(wholes: Sequence[Region], parts: Sequence[Region], repeat: bool =
             (start, stop), *rest = spans
             ends = [start] + [end for _, end in sorted(rest)]
             return [begin for begin, _ in sorted(rest)] == ends[:-1] and ends[-1] == stop
-        if (held := _within(wholes[0], parts)) is not None:
-            return held == elements(wholes[0]) == sum(map(elements, parts))
+        if (count := _within(wholes[0], parts)) is not None:
+            return count == elements(wholes[0]) == sum(map(elements, parts))
     elif list(wholes) == list(parts) and (spans := _spans(wholes)) is not None:
         ordered = sorted(spans)
         return repeat or all(end <= begin for (_, end), (begin, _) in pairwise(ordered))
@@ -101,8 +101,8 @@ def covers(parts: Sequence[Region], need: Region) -> bool:
             if begin <= reached:
                 reached = max(reached, end)
         return reached >= stop
-    if (held := _within(need, parts)) is not None:
-        return held == elements(need)
+    if (count := _within(need, parts)) is not None:
+        return count == elements(need)
     shape, cells = _cells([need, *parts])
     held = np.zeros(shape, np.bool_)
     for cell in cells[1:]:
