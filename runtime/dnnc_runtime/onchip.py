@@ -110,7 +110,9 @@ class OnChip:
         found = self._prepared.get(bank.name, accesses)
         if found is None:
             found = make([self.read(access) for access in accesses])
-            self._prepared.put(bank.name, accesses, self._span(accesses), found)
+            spans = [self._span(bank, role, pieces) for role, pieces, _ in accesses]
+            words = Reach(min([span.first for span in spans]), max([span.end for span in spans]))
+            self._prepared.put(bank.name, accesses, words, found)
         return found
 
     def read(self, access: Access) -> Words:
@@ -168,15 +170,13 @@ class OnChip:
         found = self._places.get(pieces, of)
         return self._places.put(pieces, of, placed(bank, pieces, width, offset, strides)) if found is None else found
 
-    def _span(self, accesses: Sequence[Access]) -> Reach:
-        """The words of accesses of one role."""
-        role = accesses[0][0]
-        bank, width = self._frame.homes[role], self._frame.widths[role]
-        spans: list[Reach] = []
-        for _, pieces, _ in accesses:
-            found = self._spans.get(pieces, (bank.name, width))
-            spans.append(found or self._spans.put(pieces, (bank.name, width), span_of(bank, pieces, width)))
-        return Reach(min([span.first for span in spans]), max([span.end for span in spans]))
+    def _span(self, bank: Bank, role: Role, pieces: tuple[Piece, ...]) -> Reach:
+        """:func:`span_of`, remembered likewise."""
+        width = self._frame.widths[role]
+        if role not in SHARED:
+            return span_of(bank, pieces, width)
+        found = self._spans.get(pieces, (bank.name, width))
+        return found or self._spans.put(pieces, (bank.name, width), span_of(bank, pieces, width))
 
     def _slots(self, role: Role, piece: Piece) -> Words:
         """A piece's elements in its first unit's memory, without a copy."""
@@ -184,10 +184,10 @@ class OnChip:
         base = piece.instances[0] * bank.words + piece.base
         return window(self._words[bank.name], extents(piece.region), base, piece.pitch, self._types[role])
 
-    def _forget(self, bank: Bank, role: Role, pieces: Sequence[Piece]) -> None:
+    def _forget(self, bank: Bank, role: Role, pieces: tuple[Piece, ...]) -> None:
         """Words of a memory are about to be overwritten."""
         if self._prepared.keeps(bank.name):
-            self._prepared.written(bank.name, span_of(bank, pieces, self._frame.widths[role]))
+            self._prepared.written(bank.name, self._span(bank, role, pieces))
 
 
 def _further(pieces: Sequence[Piece], others: Sequence[Piece]) -> int | None:
