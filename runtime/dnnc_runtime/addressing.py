@@ -73,8 +73,8 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
             raise DisagreementFault(f"units {units} of memory {bank.name!r}, which has {bank.units}")
         shift = None if last is None else _shift(last, piece, strides)
         if shift is None:
-            reach(bank, piece, width)
             same = boxes(piece.region, piece.base, piece.pitch, offset, strides)
+            _check(bank, piece, width, same)
             last, shift = piece, 0
         for counts, here, pitch, there, steps in same:
             there += shift
@@ -85,6 +85,16 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
             break
         found = fewer
     return found
+
+
+def _check(bank: Bank, piece: Piece, width: int, found: Sequence[Box]) -> None:
+    """Hold the boxes of a piece against the memory: they are less to go through than its axes."""
+    for counts, here, pitch, _, _ in found:
+        end = here + width
+        for count, step in zip(counts, pitch, strict=True):
+            end += (count - 1) * step
+        if here < 0 or end > bank.words or (pitch and min(pitch) < 0):
+            reach(bank, piece, width)
 
 
 def _shift(piece: Piece, other: Piece, strides: Sequence[int]) -> int | None:
@@ -105,7 +115,9 @@ def _shift(piece: Piece, other: Piece, strides: Sequence[int]) -> int | None:
 
 def alike(piece: Piece, other: Piece) -> bool:
     """Whether two pieces take up the same words of their memories in the same way."""
-    return _shift(piece, other, piece.pitch) is not None
+    if piece.base != other.base or piece.pitch != other.pitch:
+        return False
+    return piece.region is other.region or _shift(piece, other, piece.pitch) is not None
 
 
 class Reach(NamedTuple):

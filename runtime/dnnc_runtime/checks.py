@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dnnc_runtime.addressing import Bank, Integers, Reach, banks, emptied, span_of
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import Access, frame, space
-from dnnc_runtime.memo import Memo
+from dnnc_runtime.memo import Memo, Shared
 from dnnc_runtime.pooling import Rows, Windows
 from dnnc_runtime.program import (
     Compute,
@@ -35,7 +35,7 @@ from dnnc_runtime.program import (
     Store,
     Width,
 )
-from dnnc_runtime.regions import covers, inside, partitions
+from dnnc_runtime.regions import covers, inside, partitions, stacked, stacks
 from dnnc_runtime.tags import Tags
 from dnnc_runtime.tensor import Piece, Region, View
 from dnnc_runtime.written import Lost, Written
@@ -53,6 +53,8 @@ class Checks:
         # Words that are in DRAM, and that were computed.
         self._written, self._computed = Written(program), Written(program)
         self._layers: dict[str, Section] = {}
+        # Single pieces that hold all of a region.
+        self._whole: Shared[bool] = Shared()
         self._tags = Tags(program.machine, program.tensors)
         self._section = ""
         self._checks: dict[type[Instruction], Callable[[Any], None]] = {
@@ -307,9 +309,12 @@ class Checks:
             if self._memo.get(bank.name, group):
                 continue
             for _, pieces, need in group:
+                if self._whole.get(pieces, need):
+                    continue
                 self._single(role, pieces)
                 if not covers([piece.region for piece in pieces], need):
                     raise DisagreementFault(f"the pieces of {role} do not hold all of {_show(need)}")
+                self._whole.put(pieces, need, True)
             self._memo.put(bank.name, group, self._tags.read(role, bank, _pieces(group)), True)
 
     def _emit(self, accesses: Iterable[Access]) -> None:
@@ -319,19 +324,23 @@ class Checks:
                 self._single(role, pieces)
                 if all(region) and not partitions([region], [piece.region for piece in pieces]):
                     raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
-                if role == "output":
-                    self._compute_once(region)
+            if role == "output":
+                self._compute_once([region for _, _, region in group])
             words = self._write(role, self._frame.homes[role], _pieces(group))
             if role == "output":
                 self._put.add(words)
 
-    def _compute_once(self, region: Region) -> None:
+    def _compute_once(self, regions: Sequence[Region]) -> None:
         view = self._frame.views["output"]
-        if not inside(region, view.shape):
-            raise DisagreementFault(f"output region {_show(region)} is outside its tensor's shape {view.shape}")
-        if not self._computed.once(view, region):
-            raise DisagreementFault(f"an output element of {_show(region)} is computed a second time")
-        self._made.append(region)
+        for region in regions:
+            if not inside(region, view.shape):
+                raise DisagreementFault(f"output region {_show(region)} is outside its tensor's shape {view.shape}")
+        # Units mostly compute rows next to each other.
+        for some in stacks(regions):
+            region = stacked(some)
+            if not self._computed.once(view, region):
+                raise DisagreementFault(f"an output element of {_show(region)} is computed a second time")
+            self._made.append(region)
 
     def _write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Reach:
         words = self._tags.write(role, bank, pieces)

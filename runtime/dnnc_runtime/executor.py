@@ -8,7 +8,7 @@ read here that they have not found to hold what is wanted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from dnnc_runtime.checks import Checks
 from dnnc_runtime.dram import Dram, Result
 from dnnc_runtime.frame import Access, frame
 from dnnc_runtime.numbers import Float32, Numbers, Tally, Words
-from dnnc_runtime.onchip import OnChip, positions
+from dnnc_runtime.onchip import OnChip, positions, within
 from dnnc_runtime.program import (
     Compute,
     Constants,
@@ -36,8 +36,8 @@ from dnnc_runtime.program import (
     Section,
     Store,
 )
-from dnnc_runtime.regions import listed
-from dnnc_runtime.tensor import Piece, Region, span
+from dnnc_runtime.regions import follows, goes_on, listed, stacked
+from dnnc_runtime.tensor import Piece, Region, extent, span
 from dnnc_runtime.walk import Listener, tell
 
 LASTING = ("bias", "slope")
@@ -146,7 +146,10 @@ class Arithmetic:
         if view.tensor not in self.computed:
             self.computed[view.tensor] = np.empty(self._sizes[view.tensor], words.dtype)
         whole = window(self.computed[view.tensor], view.shape, view.offset, view.strides)
-        whole[np.ix_(*map(listed, region))] = words
+        if all(len(axis) == 1 for axis in region):
+            whole[tuple([slice(run.start, run.start + run.count * run.step, run.step) for (run,) in region])] = words
+        else:
+            whole[np.ix_(*map(listed, region))] = words
 
     def _mapped(self, compute: Compute) -> Iterator[tuple[Access, Words]]:
         """What the parts of a vector operation compute."""
@@ -158,26 +161,52 @@ class Arithmetic:
             yield self._frame.writes(compute, part), kernels.vector(kernel, numbers, held, part.region, tally)
 
     def _accumulated(self, compute: Compute) -> Iterator[tuple[Access, Words]]:
-        """What the parts of a convolution compute; those with the same input compute their planes as one."""
+        """What the parts of a convolution compute: as one where units have the same input, or the same kernels."""
+        shares = [_Share(part, self._frame.reads(compute, part)) for part in compute.parts]
+        same = list(self._alike(shares, 0))
+        if len(same) < len(shares):
+            parts = [part for some in same for part in joined([share.part for share in some])]
+            shares = [_Share(part, self._frame.reads(compute, part)) for part in parts]
+        runs: list[Sequence[_Share]] = [shares]
+        for which, (role, _, _) in enumerate(shares[0].reads):
+            if role == "weights" or role in LASTING:
+                runs = [some for run in runs for some in self._alike(run, which)]
+        for run in runs:
+            for some in _stacked(run):
+                yield (
+                    _together([self._frame.writes(compute, share.part) for share in some]),
+                    self._summed(compute, some),
+                )
+
+    def _alike(self, shares: Sequence[_Share], which: int) -> Iterator[Sequence[_Share]]:
+        """Runs of shares that read the same there."""
         done = 0
-        for length in self._chip.alike([self._frame.input(compute, part) for part in compute.parts]):
-            for part in joined(compute.parts[done : done + length]):
-                yield self._frame.writes(compute, part), self._summed(compute, part)
+        for length in self._chip.alike([share.reads[which] for share in shares]):
+            yield shares[done : done + length]
             done += length
 
-    def _summed(self, compute: Compute, part: Part) -> Words:
+    def _summed(self, compute: Compute, shares: Sequence[_Share]) -> Words:
+        """What shares compute that are stacked."""
         kernel, numbers, tally = self._frame.kernel, self._numbers, self._tally
-        (source, weights, *rest) = self._frame.reads(compute, part)
-        held = (source[2][1], source[2][2])
-        left = self._chip.prepared(source, lambda x: kernels.gather(kernel, numbers, x, part.region, held))
-        right = self._chip.prepared(weights, lambda w: kernels.weigh(numbers, w))
-        operands: dict[Role, Words] = {
-            access[0]: self._chip.prepared(access, lambda words: words)
-            if access[0] in LASTING
-            else self._chip.read(access)
-            for access in rest
-        }
-        products = kernels.multiply(left, right, part.region)
+        sources, weights, *rest = zip(*(share.reads for share in shares), strict=True)
+
+        def gather(inputs: Sequence[Words]) -> Words:
+            taken = [
+                kernels.gather(kernel, numbers, x, share.part.region, (source[2][1], source[2][2]))
+                for x, share, source in zip(inputs, shares, sources, strict=True)
+            ]
+            return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
+
+        left = self._chip.prepared(sources, gather)
+        right = self._chip.prepared(weights[:1], lambda some: kernels.weigh(numbers, some[0]))
+        operands: dict[Role, Words] = {}
+        for accesses in rest:
+            role = accesses[0][0]
+            if role in LASTING:
+                operands[role] = self._chip.prepared(accesses[:1], lambda some: some[0])
+            else:
+                operands[role] = self._chip.read(_together(accesses))
+        products = kernels.multiply(left, right, stacked([share.part.region for share in shares]))
         sums = numbers.accumulate(operands.get("accumulator"), products, tally)
         return kernels.finish(kernel, numbers, sums, operands, tally) if compute.last else sums
 
@@ -212,6 +241,13 @@ class Arithmetic:
         self._dram.run(host, self._run, self._tally)
 
 
+class _Share(NamedTuple):
+    """A part of a compute instruction, and what it reads."""
+
+    part: Part
+    reads: list[Access]
+
+
 def joined(parts: Sequence[Part]) -> list[Part]:
     """Parts with the same input, those over neighbouring planes as one."""
     out: list[Part] = []
@@ -226,11 +262,37 @@ def joined(parts: Sequence[Part]) -> list[Part]:
 
 def _join(a: Part, b: Part) -> Part | None:
     (*same, before), (*others, after) = a.region, b.region
-    if same != others or len(before) != 1 or len(after) != 1:
-        return None
-    if before[0].step != 1 or after[0].step != 1 or before[0].start + before[0].count != after[0].start:
+    if same != others or not follows(before, after):
         return None
     more = dict(b.operands)
     operands: list[tuple[Role, tuple[Piece, ...]]]
     operands = [(role, pieces if role == "input" else pieces + more[role]) for role, pieces in a.operands]
     return Part((*same, span(before[0].start, before[0].count + after[0].count)), tuple(operands))
+
+
+def _stacked(shares: Sequence[_Share]) -> list[list[_Share]]:
+    """Shares with the same kernels, those over neighbouring rows of an image together."""
+    out: list[list[_Share]] = []
+    for share in shares:
+        if out and _goes_on(out[-1][-1], share):
+            out[-1].append(share)
+        else:
+            out.append([share])
+    return out
+
+
+def _goes_on(a: _Share, b: _Share) -> bool:
+    if extent(a.part.region[0]) > 1 or not goes_on(a.part.region, b.part.region):
+        return False
+    # A piece that reached into the other's rows would hide what the other has there.
+    return all(
+        within(pieces, need) for share in (a, b) for role, pieces, need in share.reads[2:] if role not in LASTING
+    )
+
+
+def _together(accesses: Sequence[Access]) -> Access:
+    """Accesses of one role to regions of neighbouring rows as one."""
+    if len(accesses) == 1:
+        return accesses[0]
+    pieces = tuple([piece for _, some, _ in accesses for piece in some])
+    return accesses[0][0], pieces, stacked([region for _, _, region in accesses])

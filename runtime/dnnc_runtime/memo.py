@@ -8,6 +8,10 @@ from typing import Generic, TypeVar
 from dnnc_runtime.addressing import Reach
 from dnnc_runtime.frame import Access
 from dnnc_runtime.program import Role
+from dnnc_runtime.tensor import Piece
+
+MOST_SHARED = 1 << 14
+"""Pieces of which something is remembered at a time."""
 
 T = TypeVar("T")
 
@@ -52,3 +56,22 @@ def _key(accesses: Sequence[Access]) -> _Key:
     role, pieces, need = accesses[0]
     units = pieces[0].instances if pieces else ()
     return role, units, tuple([axis[0].start if axis else -1 for axis in need])
+
+
+class Shared(Generic[T]):
+    """What follows from pieces alone, whatever memories hold, by their identity: programs share what they use often."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[tuple[Piece, ...], object, T]] = {}
+
+    def get(self, pieces: tuple[Piece, ...], of: object) -> T | None:
+        """What was found of pieces last, if it was asked of the same."""
+        found = self._found.get(id(pieces))
+        return found[2] if found and found[1] == of else None
+
+    def put(self, pieces: tuple[Piece, ...], of: object, found: T) -> T:
+        """Remember what was found; as long as it is, no other object has the identity of the pieces."""
+        if len(self._found) >= MOST_SHARED:
+            self._found.clear()
+        self._found[id(pieces)] = pieces, of, found
+        return found

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, emptied, extents, placed, row_major, span_of, window
+from dnnc_runtime.addressing import Bank, Box, Reach, emptied, extents, placed, row_major, span_of, window
 from dnnc_runtime.dram import Dram
 from dnnc_runtime.frame import Access, Frame, space
-from dnnc_runtime.memo import Memo
+from dnnc_runtime.memo import Memo, Shared
 from dnnc_runtime.numbers import Numbers, Words
 from dnnc_runtime.program import Kept, Load, Move, Role, Store
 from dnnc_runtime.regions import shared
 from dnnc_runtime.tensor import Piece, Region
+
+SHARED: tuple[Role, ...] = ("weights", "bias", "slope")
+"""Roles whose pieces are the same for many instructions."""
 
 
 class OnChip:
@@ -26,6 +29,8 @@ class OnChip:
         self._banks = banks
         self._numbers = numbers
         self._dram = dram
+        self._places: Shared[list[Box]] = Shared()
+        self._spans: Shared[Reach] = Shared()
         self._words = {
             bank.name: np.full(bank.words * bank.units, numbers.poison, numbers.word) for bank in banks.values()
         }
@@ -34,7 +39,6 @@ class OnChip:
         """A section starts: accesses mean what they do in its frame."""
         self._frame = frame
         self._prepared: Memo[Words] = Memo()
-        self._alike: Memo[list[int]] = Memo()
         narrow, wide = self._numbers.word, self._numbers.accumulator
         self._types = {role: wide if width > 1 else narrow for role, width in frame.widths.items()}
 
@@ -59,8 +63,9 @@ class OnChip:
         """The elements in DRAM and on chip that a transfer connects."""
         view, memory = self._frame.views[transfer.role], self._words[transfer.memory]
         words, dtype = self._dram.words(view.tensor), self._types[transfer.role]
-        bank, width = self._banks[transfer.memory], self._frame.widths[transfer.role]
-        for counts, here, pitch, there, strides in placed(bank, transfer.pieces, width, view.offset, view.strides):
+        bank = self._banks[transfer.memory]
+        found = self._placed(bank, transfer.role, transfer.pieces, view.offset, view.strides)
+        for counts, here, pitch, there, strides in found:
             yield window(words, counts, there, strides, dtype), window(memory, counts, here, pitch, dtype)
 
     def move(self, move: Move) -> None:
@@ -72,36 +77,42 @@ class OnChip:
             for instance in target.instances:
                 self._slots(role, replace(target, instances=(instance,)))[...] = words
 
-    def alike(self, inputs: Sequence[Access]) -> list[int]:
-        """The lengths of runs of inputs that need the same region and hold the same numbers."""
-        bank = self._frame.homes["input"]
-        lengths = self._alike.get(bank.name, inputs)
-        if lengths is None:
-            lengths = self._runs(inputs)
-            pieces = [piece for _, some, _ in inputs for piece in some]
-            self._alike.put(bank.name, inputs, span_of(bank, pieces, self._frame.widths["input"]), lengths)
-        return lengths
-
-    def _runs(self, inputs: Sequence[Access]) -> list[int]:
-        lengths: list[int] = []
-        head: Words | None = None
-        for i, access in enumerate(inputs):
-            words = self.read(access)
-            if head is not None and inputs[i - 1][2] == access[2] and np.array_equal(head, words):
+    def alike(self, accesses: Sequence[Access]) -> list[int]:
+        """The lengths of runs of accesses, all of one role, that need the same region and hold the same numbers."""
+        if len(accesses) == 1 or self._repeated(accesses):
+            return [len(accesses)]
+        lengths, head = [1], accesses[0]
+        for access in accesses[1:]:
+            if access[2] == head[2] and np.array_equal(self.read(head), self.read(access)):
                 lengths[-1] += 1
             else:
                 lengths.append(1)
-                head = words
+                head = access
         return lengths
 
-    def prepared(self, access: Access, make: Callable[[Words], Words]) -> Words:
-        """What ``make`` makes of the needed region, remembered for as long as nobody overwrites it."""
-        role, pieces, _ = access
-        bank = self._frame.homes[role]
-        found = self._prepared.get(bank.name, [access])
+    def _repeated(self, accesses: Sequence[Access]) -> bool:
+        """Whether accesses to units evenly apart hold the same numbers at the same words."""
+        (role, pieces, need), *others = accesses
+        further = [_further(pieces, some) if other == need else None for _, some, other in others]
+        if further[0] is None or further != [further[0] * i for i in range(1, len(accesses))]:
+            return False
+        bank, dtype = self._frame.homes[role], self._types[role]
+        words, apart = self._words[bank.name], further[0] * bank.words
+        found = (
+            window(words, (len(accesses), *counts), at, (apart, *pitch), dtype)
+            for counts, at, pitch, _, _ in self._boxes(accesses[0])
+        )
+        return all(bool((some[1:] == some[:1]).all()) for some in found)
+
+    def prepared(self, accesses: Sequence[Access], make: Callable[[Sequence[Words]], Words]) -> Words:
+        """What ``make`` makes of needed regions, all of one role, remembered for as long as nobody overwrites them."""
+        bank = self._frame.homes[accesses[0][0]]
+        found = self._prepared.get(bank.name, accesses)
         if found is None:
-            found = make(self.read(access))
-            self._prepared.put(bank.name, [access], span_of(bank, pieces, self._frame.widths[role]), found)
+            found = make([self.read(access) for access in accesses])
+            spans = [self._span(bank, role, pieces) for role, pieces, _ in accesses]
+            words = Reach(min([span.first for span in spans]), max([span.end for span in spans]))
+            self._prepared.put(bank.name, accesses, words, found)
         return found
 
     def read(self, access: Access) -> Words:
@@ -111,7 +122,7 @@ class OnChip:
             return self._slots(role, pieces[0])
         whole: Words = np.empty(extents(need), self._types[role])
         if within(pieces, need):
-            for there, here in self._spread(role, pieces, need, whole):
+            for there, here in self._spread(access, whole):
                 there[...] = here
             return whole
         for piece in pieces:
@@ -128,19 +139,44 @@ class OnChip:
             self._slots(role, pieces[0])[...] = words
         elif within(pieces, region):
             dense: Words = np.ascontiguousarray(words, self._types[role])
-            for there, here in self._spread(role, pieces, region, dense):
+            for there, here in self._spread(access, dense):
                 here[...] = there
         else:
             for piece in pieces:
                 self._slots(role, piece)[...] = words[positions(piece.region, region)]
 
-    def _spread(self, role: Role, pieces: Sequence[Piece], need: Region, whole: Words) -> Iterator[tuple[Words, Words]]:
+    def _spread(self, access: Access, whole: Words) -> Iterator[tuple[Words, Words]]:
         """The elements of a dense array of the needed intervals, and the same elements in the pieces' memories."""
-        bank, width, strides = self._frame.homes[role], self._frame.widths[role], row_major(whole.shape)
-        first = -sum(axis[0].start * stride for axis, stride in zip(need, strides, strict=True))
-        for counts, here, pitch, there, steps in placed(bank, pieces, width, first, strides):
-            slots = window(self._words[bank.name], counts, here, pitch, self._types[role])
-            yield window(whole, counts, there, steps), slots
+        role = access[0]
+        words, dtype = self._words[self._frame.homes[role].name], self._types[role]
+        for counts, here, pitch, there, steps in self._boxes(access):
+            yield window(whole, counts, there, steps), window(words, counts, here, pitch, dtype)
+
+    def _boxes(self, access: Access) -> list[Box]:
+        """The words of an access, and their places in a dense array of the needed intervals."""
+        role, pieces, need = access
+        strides = row_major(extents(need))
+        first = -sum([axis[0].start * stride for axis, stride in zip(need, strides, strict=True)])
+        return self._placed(self._frame.homes[role], role, pieces, first, strides)
+
+    def _placed(
+        self, bank: Bank, role: Role, pieces: tuple[Piece, ...], offset: int, strides: tuple[int, ...]
+    ) -> list[Box]:
+        """:func:`placed`, remembered where many instructions have the same pieces."""
+        width = self._frame.widths[role]
+        if role not in SHARED:
+            return placed(bank, pieces, width, offset, strides)
+        of = bank.name, width, offset, strides
+        found = self._places.get(pieces, of)
+        return self._places.put(pieces, of, placed(bank, pieces, width, offset, strides)) if found is None else found
+
+    def _span(self, bank: Bank, role: Role, pieces: tuple[Piece, ...]) -> Reach:
+        """:func:`span_of`, remembered likewise."""
+        width = self._frame.widths[role]
+        if role not in SHARED:
+            return span_of(bank, pieces, width)
+        found = self._spans.get(pieces, (bank.name, width))
+        return found or self._spans.put(pieces, (bank.name, width), span_of(bank, pieces, width))
 
     def _slots(self, role: Role, piece: Piece) -> Words:
         """A piece's elements in its first unit's memory, without a copy."""
@@ -148,12 +184,23 @@ class OnChip:
         base = piece.instances[0] * bank.words + piece.base
         return window(self._words[bank.name], extents(piece.region), base, piece.pitch, self._types[role])
 
-    def _forget(self, bank: Bank, role: Role, pieces: Sequence[Piece]) -> None:
+    def _forget(self, bank: Bank, role: Role, pieces: tuple[Piece, ...]) -> None:
         """Words of a memory are about to be overwritten."""
-        if self._alike.keeps(bank.name) or self._prepared.keeps(bank.name):
-            words = span_of(bank, pieces, self._frame.widths[role])
-            self._alike.written(bank.name, words)
-            self._prepared.written(bank.name, words)
+        if self._prepared.keeps(bank.name):
+            self._prepared.written(bank.name, self._span(bank, role, pieces))
+
+
+def _further(pieces: Sequence[Piece], others: Sequence[Piece]) -> int | None:
+    """How many units further some pieces lie than others, at the same words; None if they do not."""
+    if len(pieces) != len(others):
+        return None
+    apart = {
+        (other.instances[0] - piece.instances[0])
+        if piece.base == other.base and piece.pitch == other.pitch and piece.region == other.region
+        else None
+        for piece, other in zip(pieces, others, strict=True)
+    }
+    return apart.pop() if len(apart) == 1 else None
 
 
 def positions(part: Region, whole: Region) -> tuple[NDArray[Any], ...]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.tensor import Axis, Region
+from dnnc_runtime.tensor import Axis, Region, elements, extent, span
 
 Integers = NDArray[np.int64]
+
+MOST_COMPARED = 16
+"""Boxes that are compared in pairs; of more, cells are marked."""
 
 
 @lru_cache(maxsize=4096)
@@ -29,6 +32,38 @@ def inside(region: Region, shape: Sequence[int]) -> bool:
     )
 
 
+def follows(before: Axis, after: Axis) -> bool:
+    """Whether two axes are intervals, one behind the other."""
+    if len(before) != 1 or len(after) != 1 or before[0].step != 1 or after[0].step != 1:
+        return False
+    return before[0].start + before[0].count == after[0].start
+
+
+def goes_on(a: Region, b: Region) -> bool:
+    """Whether a region is that of the rows behind another one's."""
+    return a[0] == b[0] and a[2:] == b[2:] and follows(a[1], b[1])
+
+
+def stacks(regions: Sequence[Region]) -> Iterator[list[Region]]:
+    """Runs of regions each of which goes on behind the one before."""
+    some: list[Region] = []
+    for region in regions:
+        if some and not goes_on(some[-1], region):
+            yield some
+            some = []
+        some.append(region)
+    if some:
+        yield some
+
+
+def stacked(regions: Sequence[Region]) -> Region:
+    """Regions each of which goes on behind the one before, as one."""
+    if len(regions) == 1:
+        return regions[0]
+    image, rows, *rest = regions[0]
+    return image, span(rows[0].start, sum([extent(region[1]) for region in regions])), *rest
+
+
 def partitions(wholes: Sequence[Region], parts: Sequence[Region], repeat: bool = False) -> bool:
     """Whether both lists hold every element equally often: at most once, unless elements may ``repeat``."""
     if len(wholes) == 1:
@@ -39,6 +74,8 @@ def partitions(wholes: Sequence[Region], parts: Sequence[Region], repeat: bool =
             (start, stop), *rest = spans
             ends = [start] + [end for _, end in sorted(rest)]
             return [begin for begin, _ in sorted(rest)] == ends[:-1] and ends[-1] == stop
+        if (count := _within(wholes[0], parts)) is not None:
+            return count == elements(wholes[0]) == sum(map(elements, parts))
     elif list(wholes) == list(parts) and (spans := _spans(wholes)) is not None:
         ordered = sorted(spans)
         return repeat or all(end <= begin for (_, end), (begin, _) in pairwise(ordered))
@@ -64,6 +101,8 @@ def covers(parts: Sequence[Region], need: Region) -> bool:
             if begin <= reached:
                 reached = max(reached, end)
         return reached >= stop
+    if (count := _within(need, parts)) is not None:
+        return count == elements(need)
     shape, cells = _cells([need, *parts])
     held = np.zeros(shape, np.bool_)
     for cell in cells[1:]:
@@ -85,6 +124,31 @@ def _spans(regions: Sequence[Region]) -> list[tuple[int, int]] | None:
     if not all(len(axis) == 1 and axis[0].step == 1 for axis in axes):
         return None
     return [(axis[0].start, axis[0].start + axis[0].count) for axis in axes]
+
+
+def _within(whole: Region, parts: Sequence[Region]) -> int | None:
+    """How many elements of a region the parts have; None if they overlap in it, are many, or not all are boxes."""
+    if len(parts) > MOST_COMPARED:
+        return None
+    found: list[tuple[tuple[int, int], ...]] = []
+    count = 0
+    for part in parts:
+        box: list[tuple[int, int]] = []
+        size = 1
+        for axis, bounds in zip(part, whole, strict=True):
+            if len(axis) != 1 or len(bounds) != 1 or axis[0].step != 1 or bounds[0].step != 1:
+                return None
+            start, stop = axis[0].start, axis[0].start + axis[0].count
+            low, high = bounds[0].start, bounds[0].start + bounds[0].count
+            start, stop = max(start, low), min(stop, high)
+            box.append((start, stop))
+            size *= max(0, stop - start)
+        if size:
+            if any(all(a < d and c < b for (a, b), (c, d) in zip(box, other, strict=True)) for other in found):
+                return None
+            found.append(tuple(box))
+            count += size
+    return count
 
 
 def _cells(regions: Sequence[Region]) -> tuple[tuple[int, ...], list[tuple[Integers, ...]]]:

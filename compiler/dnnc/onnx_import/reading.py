@@ -38,16 +38,19 @@ def read(model: ModelProto | str | Path) -> tuple[ModelProto, Source]:
         proto = _inlined(model)
         return proto, Source(None, _digest(proto), lambda: proto)
     path = Path(model)
-    proto, digest = _read_file(path)
-    return proto, Source(path, digest, lambda: _read_file(path)[0])
+    data = _bytes(path)
+    return _parsed(path, data), Source(path, hashlib.sha256(data).hexdigest(), lambda: _parsed(path, _bytes(path)))
 
 
-def _read_file(path: Path) -> tuple[ModelProto, str]:
-    """The model in a file, and the digest of the file's bytes."""
+def _bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UsageFault(f"model {str(path)!r}: {error.strerror or error}; give the path of an ONNX file") from None
+
+
+def _parsed(path: Path, data: bytes) -> ModelProto:
+    """The model in a file's bytes."""
     if not data:
         raise ModelFault(f"model {str(path)!r} is empty; an ONNX model was expected")
     try:
@@ -56,7 +59,7 @@ def _read_file(path: Path) -> tuple[ModelProto, str]:
         proto = ModelProto()
     if not proto.graph.output:
         raise ModelFault(f"model {str(path)!r} is not an ONNX model, or is cut short ({len(data)} bytes)")
-    return _inlined(proto), hashlib.sha256(data).hexdigest()
+    return _inlined(proto)
 
 
 def _inlined(model: ModelProto) -> ModelProto:
