@@ -35,6 +35,8 @@ from dnnc_runtime.errors import CapacityFault
 from dnnc_runtime.machine import Machine
 from graphs import Builder, Value, networks
 
+pytestmark = pytest.mark.slow
+
 SLOW = settings(
     max_examples=20,
     deadline=None,

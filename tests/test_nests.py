@@ -40,6 +40,8 @@ from dnnc_runtime.timeline import timeline
 from graphs import Builder, networks
 from strategies import fitted, layers, machines, schedules
 
+pytestmark = pytest.mark.slow
+
 SLOW = settings(
     max_examples=25,
     deadline=None,
