@@ -100,8 +100,10 @@ def test_a_search_cut_short_moves_no_more_than_layer_by_layer(
 @given(networks(), targets())
 def test_where_time_counts_no_plan_that_was_looked_at_is_faster(model: onnx.ModelProto, target: Machine) -> None:
     alone, fast = (compiled(model, target, plan, "latency") for plan in ("layerwise", "fused"))
-    near = compiled(model, target, "fused", Objective("balanced", 20.0))
     assert fast.timing.cycles <= alone.timing.cycles
+    balanced = Objective("balanced", 20.0)
+    alone_too, near = (compiled(model, target, plan, balanced) for plan in ("layerwise", "fused"))
+    assert near.timing.cycles <= alone_too.timing.cycles * 1.2
     # Every plan that was looked at is legal, whichever is taken.
     together = Together(alone.lowered, alone.plan)
     together.fewest("fused")
@@ -112,7 +114,6 @@ def test_where_time_counts_no_plan_that_was_looked_at_is_faster(model: onnx.Mode
             agree(plan, emit(alone.lowered, dict(plan.schedules), target, made))
             assert plan.network is not None
             assert plan.network.bound <= plan.network.bytes == plan.totals.dram_bytes
-    assert near.counted.payload
 
 
 def test_who_interrupts_the_choice_gets_the_fewest_bytes() -> None:

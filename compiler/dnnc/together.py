@@ -69,6 +69,8 @@ class Together:
         if goal.goal == "traffic" or plans[0][1] is None:
             return plans[0]
         plans += [self.fewest(other) for other in SCOPES[: SCOPES.index(scope)]]
+        if self.interrupted:
+            return plans[0]
         try:
             plans += [plan for price in PRICES if (plan := self.priced(scope, price)) is not None]
             times = [timed(*plan) for plan in plans]
