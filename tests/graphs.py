@@ -79,6 +79,9 @@ class Builder:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+KINDS = ("chain", "strided", "diamond", "residual", "shortcut", "dense", "pool", "depthwise", "out")
+
+
 @st.composite
 def networks(draw: st.DrawFn, most: int = 7, largest: int = 9) -> onnx.ModelProto:
     """A network of about ``most`` operators on at most as many rows as ``largest``."""
@@ -87,7 +90,7 @@ def networks(draw: st.DrawFn, most: int = 7, largest: int = 9) -> onnx.ModelProt
     x = made.conv(made.input, draw(st.integers(1, 6)), draw(st.sampled_from([1, 3])))
     extra: Value | None = None
     while len(made.nodes) < most:
-        kind = draw(st.sampled_from(["chain", "strided", "diamond", "residual", "dense", "pool", "depthwise", "out"]))
+        kind = draw(st.sampled_from(KINDS))
         planes, kernel = draw(st.integers(1, 6)), draw(st.sampled_from([1, 3]))
         if kind == "chain":
             x = made.conv(x, planes, kernel)
@@ -98,6 +101,10 @@ def networks(draw: st.DrawFn, most: int = 7, largest: int = 9) -> onnx.ModelProt
         elif kind == "residual":
             inside = made.conv(x, planes, kernel)
             x = made.add(made.conv(inside, x[1], 3, relu=False), x)
+        elif kind == "shortcut":
+            stride = draw(st.sampled_from([1, 2]))
+            inside = made.conv(made.conv(x, planes, 3, stride), 2 * planes, 1, relu=False)
+            x = made.add(inside, made.conv(x, 2 * planes, 1, stride, relu=False))
         elif kind == "dense":
             x = made.concat(x, made.conv(made.norm(x), planes, 3))
         elif kind == "pool":

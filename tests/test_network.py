@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dnnc import ways as in_strips
 from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
-from dnnc.grouping import Grouping, grouped
+from dnnc.grouping import Grouping, grouped, handable, spillable
 from dnnc.layer import Layer, Shape
 from dnnc.network import Found, Search
 from dnnc.peaks import Peaks
@@ -183,8 +183,7 @@ class Plain:
         for layers in self._ready(done):
             if len(layers) == 1:
                 yield self._alone(done, layers[0], state)
-            grouping = None if self.scope == "resident" and len(layers) > 1 else self._grouping(layers)
-            if grouping is not None:
+            for grouping in () if self.scope == "resident" and len(layers) > 1 else self._groupings(layers, state):
                 after = done | sum(1 << layer for layer in layers)
                 for cut in Cuts(grouping.group, Meter()).strips:
                     for cost, left in self._strips(grouping, after, cut, state):
@@ -195,8 +194,18 @@ class Plain:
         in_part = sum(0 < rows.each < self.steps.maps[m].lines for m, rows in state)
         return self.parts is None or in_part <= self.parts
 
-    def _grouping(self, layers: tuple[int, ...]) -> Grouping | None:
-        return grouped(self.steps, Chip(self.case.machine), layers)
+    def _groupings(self, layers: tuple[int, ...], state: dict[int, Rows]) -> Iterator[Grouping]:
+        """As it is, with one map that does not wait for the next strip, or with one that goes tile by tile."""
+        chip = Chip(self.case.machine)
+        plain = grouped(self.steps, chip, layers)
+        if plain is None:
+            return
+        there = [m for m, rows in state.items() if rows.each]
+        others = (*(((m,), ()) for m in spillable(plain)), *(((), (m,)) for m in handable(plain)))
+        for spilled, handed in (((), ()), *others):
+            made = grouped(self.steps, chip, layers, (), spilled, handed, there)
+            assert made is not None
+            yield made
 
     def _ready(self, done: int) -> Iterator[tuple[int, ...]]:
         """What may run together next: consecutive layers after all before them, or some of one stage."""
@@ -268,6 +277,8 @@ class Plain:
         if m not in grouping.maps:
             return [entering[m]]
         lines = self.steps.maps[m].lines
+        if grouping.local[m] in grouping.group.spilled:
+            return [0]
         if m in grouping.later:
             return range(lines + 1)
         if m in state and state[m].each:
@@ -295,6 +306,9 @@ class Plain:
         if found.peak + others + grouping.holding.maps > Chip(self.case.machine).bytes:
             return None
         cost = sum(lines.bit_count() * grouping.line_bytes(grouping.maps[i], WORD) for i, lines in found.loaded.items())
+        for i, lines in found.loaded.items():
+            spilled = i in grouping.group.spilled and not self.steps.maps[grouping.maps[i]].must_store
+            cost += self._bytes(grouping.maps[i], lines) if spilled else 0
         for grain, pinned, times in zip(grouping.grains, grouping.holding.pinned, way.sections, strict=True):
             cost += grain.once + grain.whole + (times - 1) * (grain.whole - pinned * grain.each)
         after: dict[int, Rows] = {m: Rows(0, True) for m in grouping.entering}
@@ -395,8 +409,13 @@ def test_the_closed_form_is_what_the_sections_take(case: Case, data: st.DataObje
     grouping = grouped(case.steps, Chip(case.machine), tuple(range(first, stop)))
     if grouping is None:
         return
+    if spills := [*spillable(grouping)]:
+        spilled = data.draw(st.lists(st.sampled_from(spills), unique=True))
+        grouping = grouped(case.steps, Chip(case.machine), grouping.positions, spilled=spilled)
+        assert grouping is not None
     ways = Cuts(grouping.group, Meter())
-    way = ways.walk(data.draw(st.integers(0, len(ways.levels) - 1)))
+    most = len(ways.strips) if grouping.group.spilled else len(ways.levels)
+    way = ways.walk(data.draw(st.integers(0, most - 1)))
 
     def some(maps: Sequence[int]) -> dict[int, int]:
         chosen = data.draw(st.lists(st.sampled_from(maps), unique=True)) if maps else []

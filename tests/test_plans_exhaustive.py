@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dnnc.chip import Chip
 from dnnc.emit import emit
-from dnnc.grouping import grouped
+from dnnc.grouping import Grouping, grouped, handable, spillable
 from dnnc.orders import mask_of
 from dnnc.pipeline import Compilation, compile
 from dnnc.realize import Realized, realize
@@ -44,18 +44,35 @@ def plans(steps: Steps, chip: Chip, done: int, held: Mapping[int, int]) -> Itera
         if len(positions) == 1:
             for rest in plans(steps, chip, stop, {}):
                 yield Alone(*positions), *rest
-        made = grouped(steps, chip, positions)
-        if made is None:
-            continue
-        wanted = [m for m in made.later if steps.wanted(m, stop) and not steps.maps[m].why]
-        blocks = {m: -(-steps.maps[m].lines // chip.units) for m in wanted}
-        entering = {m: each for m, each in held.items() if each}
-        stays = {m: each for m, each in entering.items() if steps.wanted(m, stop)}
-        for bounds in Cuts(made.group, Meter()).strips:
-            for leaving in _each(blocks | stays):
-                segment = Strips(positions, bounds, tuple(sorted(entering.items())), tuple(sorted(leaving.items())))
-                for rest in plans(steps, chip, stop, leaving):
-                    yield segment, *rest
+        plain = grouped(steps, chip, positions)
+        for made in _ways(steps, chip, plain, held) if plain else ():
+            yield from _by_strips(steps, chip, stop, held, made)
+
+
+def _ways(steps: Steps, chip: Chip, plain: Grouping, held: Mapping[int, int]) -> Iterator[Grouping]:
+    """A group, and the same with one of its maps spilled, or handed over tile by tile."""
+    there = [m for m, each in held.items() if each]
+    for spilled, handed in ((), ()), *(((m,), ()) for m in spillable(plain)), *(((), (m,)) for m in handable(plain)):
+        made = grouped(steps, chip, plain.positions, (), spilled, handed, there)
+        assert made is not None
+        yield made
+
+
+def _by_strips(
+    steps: Steps, chip: Chip, stop: int, held: Mapping[int, int], made: Grouping
+) -> Iterator[tuple[Segment, ...]]:
+    """All plans that begin with a group."""
+    spilled = tuple(made.maps[i] for i in made.group.spilled)
+    wanted = [m for m in made.later if steps.wanted(m, stop) and not steps.maps[m].why and m not in spilled]
+    blocks = {m: -(-steps.maps[m].lines // chip.units) for m in wanted}
+    entering = {m: each for m, each in held.items() if each}
+    stays = {m: each for m, each in entering.items() if steps.wanted(m, stop)}
+    for bounds in Cuts(made.group, Meter()).strips:
+        for leaving in _each(blocks | stays):
+            lines = tuple(sorted(entering.items())), tuple(sorted(leaving.items()))
+            segment = Strips(made.positions, bounds, *lines, (), spilled, made.handed)
+            for rest in plans(steps, chip, stop, leaving):
+                yield segment, *rest
 
 
 def _ready(steps: Steps, done: int, left: Sequence[int]) -> Iterator[tuple[int, ...]]:

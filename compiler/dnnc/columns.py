@@ -33,7 +33,7 @@ def in_blocks(group: Group, bounds: Sequence[int]) -> Group:
 def parts_of(group: Group, bounds: Sequence[int]) -> tuple[int, ...]:
     """In how many of the blocks every step has something to do."""
     if len(bounds) < 2:
-        return (1,) * len(group.parts)
+        return (1,) * sum(len(part.steps) for part in group.parts)
     return tuple(len({*ends} - {0}) for ends in group.cumulative_columns(bounds))
 
 

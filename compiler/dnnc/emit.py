@@ -73,7 +73,7 @@ def _together(
             section, scratch = _alone(lowered.layers[segment.position], schedules, plan.chip.machine)
             yield replace(section, kept=strips.kept(number)), scratch
         else:
-            yield strips.section(number), []
+            yield from ((section, []) for section in strips.sections(number))
 
 
 def _nested(plan: Realized, scene: Scene) -> tuple[Section, list[Tensor]]:

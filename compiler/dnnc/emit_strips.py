@@ -16,7 +16,17 @@ from dnnc.placement import merged
 from dnnc.places import Range, axis, boxes, interval
 from dnnc.realize import Realized
 from dnnc.steps import FeatureMap, Read, Step, Steps
-from dnnc.strip_regions import by_image, channels_of, loaded_regions, loads, output_of, outputs, reader, regions
+from dnnc.strip_regions import (
+    by_image,
+    channels_of,
+    fetched,
+    loaded_regions,
+    loads,
+    output_of,
+    outputs,
+    reader,
+    regions,
+)
 from dnnc_runtime.program import Compute, Instruction, Kept, Load, Move, Part, Release, Role, Section, Store
 from dnnc_runtime.tensor import Axis, Piece, Region, View, coordinates
 
@@ -68,8 +78,17 @@ class Places(NamedTuple):
     """Where everything is that a unit's parts of a section read and compute: the same for all tiles."""
 
     input: tuple[Piece, ...]
-    others: tuple[tuple[Role, tuple[Lying, ...]], ...]
+    others: tuple[tuple[Role, tuple[Lying | Passing, ...]], ...]
     output: tuple[Lying | Passing, ...]
+
+
+class Work(NamedTuple):
+    """What a step does in a scene: its number, its kernels, and for every unit its places."""
+
+    number: int
+    step: Step
+    kernels: Kernels
+    places: Sequence[tuple[int, Places]]
 
 
 @dataclass
@@ -82,31 +101,52 @@ class StripEmitter:
     _there: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
     _turn: int = 0
 
-    def section(self, number: int) -> Section:
-        """The section of a scene."""
+    def sections(self, number: int) -> Iterator[Section]:
+        """The section of a scene; where a step hands its tiles over, one for each of its tiles and one for the taker's,
+        by turns."""
         scene = self.plan.lives.scenes[number]
-        assert scene.step is not None
         if scene.segment != self._segment:
             self._segment, self._begun, self._there, self._turn = scene.segment, set(), set(), 0
-        step = self._steps.steps[scene.step]
-        views: list[tuple[Role, View]] = [(operand.role, operand.view) for operand in step.layer.operands]
-        mode = self._kernels(scene).cut.deal.mode
-        instructions = tuple(self._instructions(scene, step))
-        return Section(step.layer.name, step.layer.kernel, tuple(views), instructions, mode, self.kept(number))
+        works = [self._work(scene, of) for of in scene.steps]
+        turns = [*self._turns(scene, works)]
+        for turn, (work, instructions) in enumerate(turns, 1):
+            layer = work.step.layer
+            views: list[tuple[Role, View]] = [(operand.role, operand.view) for operand in layer.operands]
+            kept = self.kept(number, meanwhile=turn < len(turns))
+            yield Section(layer.name, layer.kernel, tuple(views), instructions, work.kernels.cut.deal.mode, kept)
 
-    def kept(self, number: int) -> tuple[Kept, ...]:
-        """What is still on chip when a section ends."""
+    def _turns(self, scene: Scene, works: Sequence[Work]) -> Iterator[tuple[Work, tuple[Instruction, ...]]]:
+        """The steps of a scene in turn, and what each does."""
+        *ahead, last = works
+        if not ahead:
+            computed = (of for tile in last.kernels.tiles for of in self._tile(scene, last, tile))
+            yield last, (*self._begin(scene, last), *computed, *self._end(scene, last))
+            return
+        for turn, tiles in enumerate(zip(*(work.kernels.tiles for work in works), strict=True), 1):
+            for work, tile in zip(works, tiles, strict=True):
+                begin = self._begin(scene, work) if turn == 1 else ()
+                mine = turn == len(last.kernels.tiles) and work is last
+                end = self._end(scene, work) if mine else ()
+                over = self._taken(ahead, tile) if work is last else ()
+                yield work, (*begin, *self._tile(scene, work, tile), *over, *end)
+
+    def kept(self, number: int, meanwhile: bool = False) -> tuple[Kept, ...]:
+        """What is still on chip when a scene ends; or ``meanwhile``, while it has several sections."""
         scenes, chip = self.plan.lives.scenes, self.plan.chip
         scene = scenes[number]
-        goes_on = number + 1 < len(scenes) and scenes[number + 1].segment == scene.segment
-        stays = self._kernels(scene).stays if scene.step is not None and goes_on else 0
+        goes_on = meanwhile or (number + 1 < len(scenes) and scenes[number + 1].segment == scene.segment)
+        stays = self._kernels(scene, scene.step).stays if scene.step is not None and goes_on else 0
+        held = [*scene.held]
+        if meanwhile:
+            held += [plot for rows in scene.rows.values() for plot in rows.values()]
+            held += scene.stage.values()
         weights = chip.machine.memory_of("weights")
         apart = weights.name != chip.memory
         out: list[Kept] = []
         if stays and apart:
             out += [Kept(weights.name, unit, ((0, stays),)) for unit in range(chip.machine.instances(weights))]
         for unit in range(chip.units):
-            words = [(at, at + n) for plot in scene.held if plot.unit == unit for _, n, at in plot.chunks]
+            words = [(at, at + n) for plot in held if plot.unit == unit for _, n, at in plot.chunks]
             if stays and not apart:
                 words.append((0, stays))
             if words:
@@ -121,9 +161,8 @@ class StripEmitter:
     def _memory(self) -> str:
         return self.plan.chip.memory
 
-    def _kernels(self, scene: Scene) -> Kernels:
-        assert scene.step is not None
-        return self.plan.kernels[scene.segment][scene.step]
+    def _kernels(self, scene: Scene, step: int) -> Kernels:
+        return self.plan.kernels[scene.segment][step]
 
     def _grouping(self, scene: Scene) -> Grouping:
         grouping = self.plan.lives.groups[scene.segment]
@@ -132,34 +171,46 @@ class StripEmitter:
 
     # -- one section ----------------------------------------------------------------------------------------------
 
-    def _instructions(self, scene: Scene, step: Step) -> Iterator[Instruction]:
-        assert scene.step is not None
+    def _work(self, scene: Scene, number: int) -> Work:
         assert scene.event is not None
-        kernels = self._kernels(scene)
-        if scene.step not in self._begun:
-            self._begun.add(scene.step)
-            yield from kernels.load_parameters()
-        yield from self._fetch(scene, step)
-        output = output_of(step)
+        step = self._steps.steps[number]
         units = [unit for unit, block in enumerate(scene.event.section.output) if block]
-        places = [(unit, self._places(scene, step, unit)) for unit in units]
-        channels = list(kernels.channels()) if step.layer.shape.kind == "array" else [(0, step.layer.shape.c)]
-        for tile in kernels.tiles:
-            for c in channels:
-                base = tile.base
-                if step.layer.shape.kind == "array" and (scene.step, tile.base) not in self._there:
-                    load, base = kernels.load(tile, c, self._turn)
-                    yield load
-                    if tile.stays:
-                        self._there.add((scene.step, tile.base))
-                    self._turn += not tile.stays
-                first, last = c[0] == 0, c[0] + c[1] == step.layer.shape.c
-                parts = tuple(
-                    self._part(scene, step, kernels, tile, c, base, unit, of, (first, last)) for unit, of in places
-                )
-                yield Compute(parts, (c[0], c[0] + c[1]), first, last)
-            yield from self._pass_on(scene, step, places, tile)
-        yield from self._store(scene, step, output)
+        return Work(number, step, self._kernels(scene, number), [(u, self._places(scene, step, u)) for u in units])
+
+    def _begin(self, scene: Scene, work: Work) -> Iterator[Instruction]:
+        """Parameters, and rows that a step reads."""
+        if work.number not in self._begun:
+            self._begun.add(work.number)
+            yield from work.kernels.load_parameters()
+        yield from self._fetch(scene, work.step)
+
+    def _tile(self, scene: Scene, work: Work, tile: Tile) -> Iterator[Instruction]:
+        """A tile computed."""
+        kernels, shape = work.kernels, work.step.layer.shape
+        for c in kernels.channels() if shape.kind == "array" else ((0, shape.c),):
+            base = tile.base
+            if shape.kind == "array" and (work.number, tile.base) not in self._there:
+                load, base = kernels.load(tile, c, self._turn)
+                yield load
+                if tile.stays:
+                    self._there.add((work.number, tile.base))
+                self._turn += not tile.stays
+            ends = c[0] == 0, c[0] + c[1] == shape.c
+            parts = tuple(self._part(scene, work, tile, c, base, unit, of, ends) for unit, of in work.places)
+            yield Compute(parts, (c[0], c[0] + c[1]), *ends)
+        if work.number == scene.step:
+            yield from self._pass_on(scene, work.step, work.places, tile)
+
+    def _taken(self, ahead: Sequence[Work], tile: Tile) -> Iterator[Instruction]:
+        """A tile that was handed over goes."""
+        for work in ahead:
+            pieces = (piece for _, of in work.places for piece in _pieces_of(of.output, tile))
+            yield Release(self._memory, "word", tuple(pieces))
+
+    def _end(self, scene: Scene, work: Work) -> Iterator[Instruction]:
+        """Rows computed go to DRAM, and to other units."""
+        output = output_of(work.step)
+        yield from self._store(scene, work.step, output)
         for source in scene.sent:
             yield self._move(source, output)
 
@@ -186,31 +237,40 @@ class StripEmitter:
         pieces = self._grouping(scene).pieces
         return ((m, pieces[m]) for of in read.maps for m in needed if pieces[m][0] == of)
 
-    def _others(self, scene: Scene, step: Step, unit: int) -> Iterator[tuple[Role, tuple[Lying, ...]]]:
+    def _others(self, scene: Scene, step: Step, unit: int) -> Iterator[tuple[Role, tuple[Lying | Passing, ...]]]:
         """Residual and second operand: the output may be written over them, planes by planes."""
-        assert scene.event is not None
         for read in step.reads[1:]:
-            operand = step.layer.operand(read.role)
-            assert operand is not None
-            lines = scene.event.section.output[unit]
-            first, stop = scene.event.section.columns
-            across = ((1 << stop - first) - 1) << first
-            needed = dict.fromkeys(m for m, u, _ in scene.event.section.needs if u == unit)
-            yield (
-                read.role,
-                tuple(
-                    self._lying(operand, m, unit, lines, scene.rows[m, columns, unit])
-                    for _, (m, columns) in self._read(scene, needed, read)
-                    if not columns or columns & across
-                ),
-            )
+            yield read.role, tuple(self._other(scene, step, read, unit))
+
+    def _other(self, scene: Scene, step: Step, read: Read, unit: int) -> Iterator[Lying | Passing]:
+        assert scene.event is not None
+        operand = step.layer.operand(read.role)
+        assert operand is not None
+        if scene.ahead is not None and self._steps.steps[scene.ahead].map in read.maps:
+            yield self._handed(scene, unit)
+            return
+        lines = scene.event.section.output[unit]
+        first, stop = scene.event.section.columns
+        across = ((1 << stop - first) - 1) << first
+        needed = dict.fromkeys(m for m, u, _ in scene.event.section.needs if u == unit)
+        for _, (m, columns) in self._read(scene, needed, read):
+            if not columns or columns & across:
+                yield self._lying(operand, m, unit, lines, scene.rows[m, columns, unit])
+
+    def _handed(self, scene: Scene, unit: int) -> Passing:
+        """Where what is handed over lies, tile by tile."""
+        assert scene.event is not None
+        assert scene.ahead is not None
+        section = scene.event.section
+        plot = scene.stage[self._steps.steps[scene.ahead].map, 0, unit]
+        return Passing(plot, section.image, tuple(range(*section.blocks[unit])), tuple(range(*section.columns)))
 
     def _part(
-        self, scene: Scene, step: Step, kernels: Kernels, tile: Tile, channels: Range, base: int, unit: int,
-        places: Places, ends: tuple[bool, bool],
+        self, scene: Scene, work: Work, tile: Tile, channels: Range, base: int, unit: int, places: Places,
+        ends: tuple[bool, bool],
     ) -> Part:  # fmt: skip
         assert scene.event is not None
-        section, shape = scene.event.section, step.layer.shape
+        section, kernels, shape = scene.event.section, work.kernels, work.step.layer.shape
         first, last = ends
         start, stop = section.blocks[unit]
         rows, columns = tuple(range(start, stop)), tuple(range(*section.columns))
@@ -235,6 +295,9 @@ class StripEmitter:
     def _output(self, scene: Scene, step: Step, unit: int) -> Iterator[Lying | Passing]:
         """Where what a unit computes goes: rows that stay (or take an operand's place), and the others."""
         assert scene.event is not None
+        if scene.ahead is not None and step is self._steps.steps[scene.ahead]:
+            yield self._handed(scene, unit)
+            return
         output = output_of(step)
         block = scene.event.section.output[unit]
         for out, columns in outputs(self._grouping(scene), scene):
@@ -303,12 +366,12 @@ class StripEmitter:
 
     def _fetch(self, scene: Scene, step: Step) -> Iterator[Instruction]:
         """Rows that come from DRAM or from other units."""
-        for operand, some in loads(step, scene):
+        for operand, some in loads(self._steps, step, scene):
             found = [self._pieces(operand, s.map, s.unit, s.lines, s.here) for s in some]
             pieces = tuple(piece for pieces in found for piece in pieces)
             wanted = tuple(loaded_regions(self._steps, operand, some))
             yield Load(operand.role, self._memory, "word", wanted, pieces)
-        for source in scene.fetched:
+        for source in fetched(self._steps, step, scene):
             if source.from_unit >= 0:
                 yield self._move(source, reader(step, source.map))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -47,6 +47,8 @@ class Kernels:
         first: word at which what stays begins; ``parameters``: the same for parameters.
         buffers: words at which each buffer for what is loaded again begins; ``room``: words of one.
         stays: words, from the first, of all that the group keeps.
+        beside: of a step whose tiles are handed over one by one, or handed to it: the other's kernels; they are cut
+            into the same tiles.
     """
 
     layer: Layer
@@ -59,6 +61,7 @@ class Kernels:
     buffers: tuple[int, ...]
     room: int
     stays: int
+    beside: tuple[Kernels, ...] = ()
     _known: dict[tuple[object, ...], tuple[Piece, ...]] = field(
         default_factory=dict[tuple[object, ...], "tuple[Piece, ...]"], compare=False, repr=False
     )
@@ -92,11 +95,9 @@ class Kernels:
         at = self.first
         held = 0
         start = 0
-        granule = cut.tile // self.machine.word_bytes
-        stream = max(1, self.room // granule) * cut.planes if granule else cut.total
         while start < cut.total:
             stays = start < self.pinned
-            count = min(self.most, (self.pinned if stays else cut.total) - start, self.most if stays else stream)
+            count = min(kernels.at_once(start) for kernels in (self, *self.beside))
             part = start, count
             groups, planes = (part, (0, shape.k)) if cut.along == "g" else ((0, shape.g), part)
             out.append(Tile(groups, planes, at if stays else -1, stays, held))
@@ -106,6 +107,15 @@ class Kernels:
             held += int(cut.deal.held_planes(groups[1], planes[1], self._levels[1]))
             start += count
         return tuple(out)
+
+    def at_once(self, start: int) -> int:
+        """Planes (or groups) from one on that may be a tile."""
+        cut = self.cut
+        if start < self.pinned:
+            return min(self.most, self.pinned - start)
+        granule = cut.tile // self.machine.word_bytes
+        stream = max(1, self.room // granule) * cut.planes if granule else cut.total
+        return min(self.most, stream, cut.total - start)
 
     @cached_property
     def held_parameters(self) -> int:
@@ -241,7 +251,8 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
         bases.append(top[parameters.name])
         top[parameters.name] += cut.parameters // word
     # What is used once needs no place to stay: its room goes to the buffers.
-    once = not shared and all(count == 1 for count in Counter(scene.step for scene in scenes).values())
+    turns = Counter(step for scene in scenes for step in scene.steps)
+    once = not shared and all(count == 1 for count in turns.values())
     pinned = tuple(0 if once else planes for planes in grouping.holding.pinned)
     firsts: list[int] = []
     for cut, planes in zip(grouping.grains, pinned, strict=True):
@@ -254,10 +265,13 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
     room = (words - stays) // count
     buffers = tuple(stays + i * room for i in range(count))
     most = _most(grouping, scenes)
-    return {
+    made = {
         number: Kernels(steps.steps[number].layer, cut, machine, most[number], stay, first, base, buffers, room, stays)
         for number, cut, stay, first, base in zip(grouping.numbers, grouping.grains, pinned, firsts, bases, strict=True)
     }
+    for one, two in {scene.steps for scene in scenes if scene.ahead is not None}:
+        made[one], made[two] = replace(made[one], beside=(made[two],)), replace(made[two], beside=(made[one],))
+    return made
 
 
 def _most(grouping: Grouping, scenes: Sequence[Scene]) -> dict[int, int]:
@@ -266,8 +280,8 @@ def _most(grouping: Grouping, scenes: Sequence[Scene]) -> dict[int, int]:
     out = {number: cut.total for number, cut in cuts.items()}
     for scene in scenes:
         for plot in [*scene.stage.values(), *scene.sums.values()]:
-            assert scene.step is not None
-            out[scene.step] = min(out[scene.step], plot.words // plot.granule * cuts[scene.step].planes)
+            for step in scene.steps:
+                out[step] = min(out[step], plot.words // plot.granule * cuts[step].planes)
     return out
 
 

@@ -38,8 +38,8 @@ def _by_strips(made: Realized) -> dict[str, int]:
     """Tiles of all sections of the layers that run by strips, both halves where a pool is fused."""
     found: dict[str, int] = {}
     for scene in made.lives.scenes:
-        if scene.step is not None:
-            step, kernels = made.steps.steps[scene.step], made.kernels[scene.segment][scene.step]
+        for number in scene.steps:
+            step, kernels = made.steps.steps[number], made.kernels[scene.segment][number]
             at_once = len(tuple(kernels.channels())) if step.layer.shape.kind == "array" else 1
             name = made.steps.steps[made.steps.at[step.position][0]].layer.name
             found[name] = found.get(name, 0) + len(kernels.tiles) * at_once

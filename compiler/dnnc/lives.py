@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from dnnc.axis import rows as lines_of
 from dnnc.chip import Chip
-from dnnc.grouping import Grouping, grouped
+from dnnc.grouping import Grouping, group_of
 from dnnc.nests import Nested, nested
 from dnnc.orders import mask_of
 from dnnc.segments import Alone, Segment, Strips
@@ -78,10 +78,12 @@ class Scene:
 
     Attributes:
         segment: number of the segment; ``step``: of the network, None for a layer that runs alone.
+        ahead: the step that computes an operand of it tile by tile; None if none does.
         event: what happens, None for a layer that runs alone.
         fetched, sent: rows that come before it computes, and that go to their units' blocks after.
         rows: where everything lies that it reads or computes, by map, piece and unit.
-        stage: the tiles of rows that only pass through, likewise; ``sums``: for every unit its accumulators.
+        stage: the tiles of rows that only pass through, or are handed over, likewise; ``sums``: for every unit its
+            accumulators.
         held: what is on chip when it ends.
         own: what the loop nest of a layer that runs alone with operands on chip holds, on a machine of one unit.
     """
@@ -96,6 +98,12 @@ class Scene:
     sums: Mapping[int, Plot] = field(default_factory=dict[int, Plot])
     held: tuple[Plot, ...] = ()
     own: Plot | None = None
+    ahead: int | None = None
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """All steps that run in it, in order."""
+        return tuple(step for step in (self.ahead, self.step) if step is not None)
 
 
 @dataclass(frozen=True)
@@ -249,8 +257,7 @@ class _Gathering:
         self.reserved.append(words if own is None else 0)
 
     def _strips(self, number: int, segment: Strips) -> None:
-        grouping = grouped(self.steps, self.chip, segment.positions, segment.columns)
-        assert grouping is not None
+        grouping = group_of(self.steps, self.chip, segment)
         self.groups.append(grouping)
         local, units = grouping.local, self.chip.units
         entering = {local[m]: kept(self.steps.maps[m].lines, units, each) for m, each in segment.entering if m in local}
@@ -282,15 +289,17 @@ class _Gathering:
             for line in lines_of(lines):
                 mine.pop(line, None)
         held = tuple(plot for mine in self.rows.values() for plot in mine.values())
-        number_of_step = grouping.numbers[section.step]
-        self.scenes.append(Scene(number, number_of_step, event, fetched, sent, where, stage, sums, held))
+        step, before = grouping.numbers[section.step], grouping.group.parts[section.part].ahead
+        ahead = None if before is None else grouping.numbers[before]
+        self.scenes.append(Scene(number, step, event, fetched, sent, where, stage, sums, held, ahead=ahead))
         self.reserved.append(-(-grouping.holding.maps // self.chip.machine.word_bytes))
 
     def _row(self, unit: int, piece: tuple[int, int], columns: int = 0) -> Plot:
         """Room for a row of a map or piece, of which only some columns may be there."""
         made, whole = self.steps.maps[piece[0]], piece[1]
-        plot = self._plot(unit, whole.bit_count() * made.channels if whole else made.words, made.channels, 1)
-        plot.columns = whole or columns
+        there = whole or columns
+        plot = self._plot(unit, there.bit_count() * made.channels if there else made.words, made.channels, 1)
+        plot.columns = there
         return plot
 
     def _sent(self, event: Event, pieces: Sequence[tuple[int, int]]) -> Iterator[Source]:
@@ -335,6 +344,10 @@ class _Gathering:
                 if passing:
                     pixels = passing.bit_count() * grouping.group.columns[out].bit_count()
                     stage[*grouping.pieces[out], unit] = self._tile(unit, cut.passing, pixels)
+            ahead = grouping.group.parts[section.part].ahead
+            if block and ahead is not None:
+                handed = self.steps.steps[grouping.numbers[ahead]].map
+                stage[handed, 0, unit] = self._tile(unit, cut.passing, block.bit_count() * (stop - first))
             if block and cut.tile < cut.bytes:
                 sums[unit] = self._tile(unit, cut.passing * wide, block.bit_count() * (stop - first))
         return stage, sums

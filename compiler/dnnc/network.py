@@ -26,7 +26,7 @@ import numpy as np
 
 from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
-from dnnc.grouping import Grouping, grouped
+from dnnc.grouping import Grouping, grouped, handable, spillable
 from dnnc.nests import Nest, Nests, Roles
 from dnnc.orders import Orders, mask_of
 from dnnc.price import Price
@@ -59,6 +59,8 @@ class Held(NamedTuple):
 
 State = tuple[Held, ...]
 
+_NONE: frozenset[int] = frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class Label:
@@ -84,11 +86,28 @@ class Found:
 
 
 class _Member(NamedTuple):
-    """A group where it is in the network, and what is known of all like it; ``stop``: the moment behind it."""
+    """A group where it is in the network, and what is known of all like it.
+
+    Attributes:
+        stop: the moment behind it.
+        there: of the maps of which it reads some columns alone, those of which there may be rows on chip.
+    """
 
     stop: int
     grouping: Grouping
     known: Options
+    there: frozenset[int]
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is a cut for which there is room, into strips alone if maps go another way."""
+        group = self.grouping.group
+        return self.known.first is not None and not (self.known.in_blocks and (group.spilled or self.grouping.handed))
+
+    def suits(self, state: State) -> bool:
+        """Whether it is the one of its kind for what is on chip."""
+        partly = self.grouping.partly
+        return not partly or frozenset(m for m, each, _ in state if each and m in partly) == self.there
 
 
 @dataclass
@@ -418,6 +437,8 @@ class Search:
                 yield from ((stop, nest) for nest in self._nests(moment, position, stop, label, below))
         missing = self._missing(label.state, moment)
         for member in self._from(moment):
+            if not member.suits(label.state):
+                continue
             spare = below - label.bytes - self.least[member.stop]
             for way in self._ways(member, label).cheap(missing, spare, cuts):
                 made = self._label(member, label, way)
@@ -571,21 +592,40 @@ class Search:
                 continue
             if member.known.in_blocks:
                 wide.append(mask)
-            if member.known.first is not None:
-                yield member
+            yield from (like for like in (member, *self._others(member)) if like.fits)
+
+    def _others(self, member: _Member) -> Iterator[_Member]:
+        """The same group where rows take another room: where it reads some columns of a map of which whole rows are on
+        chip; where one map does not wait for the next strip; where one goes tile by tile."""
+        partly = sorted(member.grouping.partly)
+        there = [frozenset(some) for count in range(len(partly) + 1) for some in combinations(partly, count)]
+        yield from (self._like(member, there=some) for some in there if some)
+        if not member.known.in_blocks:
+            for some in there:
+                yield from (self._like(member, (m,), (), some) for m in spillable(member.grouping))
+                yield from (self._like(member, (), (m,), some) for m in handable(member.grouping))
 
     def _member(self, positions: tuple[int, ...], stop: int, by_rows: bool) -> _Member | None:
         """What is known of a group; None where one of its layers cannot be run by strips."""
         grouping = grouped(self.steps, self.chip, positions)
-        if grouping is None:
-            return None
+        return None if grouping is None else self._known(grouping, stop, by_rows, frozenset())
+
+    def _like(
+        self, of: _Member, spilled: Collection[int] = (), handed: Collection[int] = (), there: frozenset[int] = _NONE
+    ) -> _Member:  # fmt: skip
+        positions = of.grouping.positions
+        grouping = grouped(self.steps, self.chip, positions, spilled=spilled, handed=handed, there=there)
+        assert grouping is not None
+        return self._known(grouping, of.stop, of.known.block.by_rows, there)
+
+    def _known(self, grouping: Grouping, stop: int, by_rows: bool, there: frozenset[int]) -> _Member:
         block = self._block(grouping, stop, by_rows)
         if block not in self._blocks:
             if block.group not in self._cuts:
                 self._cuts[block.group] = Cuts(block.group, self.meter)
             cuts = self._cuts[block.group]
             self._blocks[block] = Options(block, cuts, self.price.of_group(grouping, cuts) if self.price else _free)
-        return _Member(stop, grouping, self._blocks[block])
+        return _Member(stop, grouping, self._blocks[block], there)
 
     def _block(self, grouping: Grouping, stop: int, by_rows: bool) -> Block:
         """All that decides how a group may be run; ``by_rows``: whether smaller ones can be cut into strips alone."""
@@ -603,12 +643,19 @@ class Search:
             tuple(grouping.line_bytes(m, word) if i in inputs else 0 for i, m in enumerate(maps)),
             tuple((self._wanted(m, stop), self._until(m, stop)) for m in maps),
             frozenset(i for i in group.later if self.steps.maps[maps[i]].must_store),
-            frozenset(i for i, m in enumerate(maps) if self._may_stay(grouping, m, stop)),
+            frozenset(i for i, m in enumerate(maps) if i not in group.spilled and self._may_stay(grouping, m, stop)),
             tuple(self._narrow(m) for m in maps),
             sum(self.alone[position][0] for position in grouping.positions),
             by_rows,
+            tuple(self._spill(grouping, m, word) for m in maps),
             tuple(self.steps.steps[number].layer.shape for number in grouping.numbers) if self.price else (),
         )
+
+    def _spill(self, grouping: Grouping, m: int, word: int) -> int:
+        """Bytes of a line that is spilled: loaded, and written if it is not in DRAM in any case."""
+        if grouping.local[m] not in grouping.group.spilled:
+            return 0
+        return grouping.line_bytes(m, word) + (0 if self.steps.maps[m].must_store else self._line(m))
 
     def _until(self, m: int, stop: int) -> int:
         """In how many layers a map is read next, in the model's order."""
@@ -661,7 +708,9 @@ class Search:
         entering = sorted((*((maps[i], each) for i, each in way.entering), *passing))
         leaving = sorted((*((maps[i], each) for i, each in way.leaving), *passing))
         rows, columns = member.known.cuts.cut(way.level)
-        segment = Strips(member.grouping.positions, rows, tuple(entering), tuple(leaving), columns)
+        spilled = tuple(sorted(maps[i] for i in member.grouping.group.spilled))
+        held = tuple(entering), tuple(leaving)
+        segment = Strips(member.grouping.positions, rows, *held, columns, spilled, member.grouping.handed)
         self.meter.work += 8
         state = [Held(maps[i], each, stored) for i, each, stored in way.after]
         state += [Held(h.map, each, h.stored) for h, each in zip(others, way.passing, strict=True)]

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from dnnc.chip import Chip
 from dnnc.documents import Damaged
-from dnnc.grouping import Grouping, grouped
+from dnnc.grouping import Grouping, group_of, grouped, handable, spillable
 from dnnc.nests import layer_of, maps_on_chip, nested, on_chip, operands, space
 from dnnc.network import LONGEST
 from dnnc.orders import mask_of, prefix
@@ -33,6 +33,8 @@ class SegmentRecord:
     entering: tuple[tuple[int, int], ...]
     leaving: tuple[tuple[int, int], ...]
     columns: tuple[int, ...] = ()
+    spilled: tuple[int, ...] = ()
+    handed: tuple[int, ...] = ()
     schedule: ScheduleRecord | None = None
 
 
@@ -62,7 +64,7 @@ def network_record(network: Network) -> NetworkRecord:
 def _segment_record(segment: Segment) -> SegmentRecord:
     if isinstance(segment, Alone):
         schedule = record(segment.schedule) if segment.schedule else None
-        return SegmentRecord(segment.positions, (), segment.entering, segment.leaving, (), schedule)
+        return SegmentRecord(segment.positions, (), segment.entering, segment.leaving, schedule=schedule)
     return SegmentRecord(*segment)
 
 
@@ -147,7 +149,8 @@ def _segment(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> S
         return _nest(stored, stored.schedule, steps, chip)
     if stored.bounds:
         return _strips(stored, scope, steps, chip)
-    if len(stored.positions) != 1 or stored.entering or stored.leaving or stored.columns:
+    more = stored.entering or stored.leaving or stored.columns or stored.spilled or stored.handed
+    if len(stored.positions) != 1 or more:
         raise Damaged("several layers, or rows on chip, but no strips")
     return Alone(stored.positions[0])
 
@@ -172,7 +175,12 @@ def _strips(stored: SegmentRecord, scope: Scope, steps: Steps, chip: Chip) -> St
         raise Damaged("maps that its layers do not read are not as they were when it ends")
     if stored.columns and any(m in grouping.local for m, _ in (*stored.entering, *stored.leaving)):
         raise Damaged("it is cut into blocks of columns, but its own maps are on chip before or behind it")
-    return Strips(stored.positions, stored.bounds, stored.entering, stored.leaving, stored.columns)
+    if not {*stored.spilled} <= {*spillable(grouping)} or not {*stored.handed} <= {*handable(grouping)}:
+        raise Damaged("maps do not wait for the next strip, or go tile by tile, that cannot")
+    if stored.columns and (stored.spilled or stored.handed):
+        raise Damaged("it is cut into blocks of columns, but some of its maps go another way")
+    held = stored.entering, stored.leaving
+    return Strips(stored.positions, stored.bounds, *held, stored.columns, stored.spilled, stored.handed)
 
 
 def _cuts(bounds: Sequence[int], size: int) -> bool:
@@ -310,8 +318,7 @@ class _Replay:
         self.moved += made.figures.dram_bytes
 
     def _strips(self, segment: Strips) -> None:
-        grouping = grouped(self.steps, self.chip, segment.positions, segment.columns)
-        assert grouping is not None
+        grouping = group_of(self.steps, self.chip, segment)
         maps = self.steps.maps
         self._begin(segment.entering)
         self.done |= mask_of(segment.positions)

@@ -14,6 +14,7 @@ from dnnc.nest_text import lengths_text
 from dnnc.plan import LayerPlan
 from dnnc.report import percent, plural
 from dnnc.residency import Fullest, Residency, kernels_text
+from dnnc.steps import Step
 from dnnc.strips import kept
 from dnnc.summary import Data, Group
 
@@ -47,12 +48,18 @@ def _group(of: Residency, group: Group) -> Iterator[str]:
         "strips": f"{some} of {group.layers[-1]}",
         "blocks": f"{lengths_text(columns)} columns" if columns else "",
         "kernels": kernels_text(group.turns, stay, again),
+        "by tiles": _values(of, group.strips.handed, "goes tile by tile from the layer that computes it to the next"),
+        "again": _values(of, group.strips.spilled, "does not wait for the next strip, but is loaded again"),
         "before": _on_chip(of, group.strips.entering),
         "after": _on_chip(of, group.strips.leaving),
     }
     for name, fact in facts.items():
         if fact:
             yield from _wrapped(f"  {name:<8} ", fact)
+
+
+def _values(of: Residency, maps: Sequence[int], what: str) -> str:
+    return ", ".join(f"{of.made.steps.maps[m].value} {what}" for m in maps)
 
 
 def _wrapped(name: str, fact: str) -> list[str]:
@@ -211,20 +218,23 @@ def sections(of: Residency, layer: LayerPlan) -> Iterator[Section]:
     assert group is not None
     halves = of.made.steps.at[of.plan.layers.index(layer)]
     for scene in of.made.lives.of_segment(group.segment):
-        if scene.step in halves:
-            half = ("unpooled", "pool")[halves.index(scene.step)] if len(halves) > 1 else ""
-            yield _section(of, group, scene, half)
+        for number in scene.steps:
+            if number in halves:
+                half = ("unpooled", "pool")[halves.index(number)] if len(halves) > 1 else ""
+                yield _section(of, group, scene, of.made.steps.steps[number], half)
 
 
-def _section(of: Residency, group: Group, scene: Scene, half: str) -> Section:
+def _section(of: Residency, group: Group, scene: Scene, step: Step, half: str) -> Section:
     event, maps = scene.event, of.grouping(group).maps
     assert event is not None
-    assert scene.step is not None
-    section, out = event.section, of.made.steps.steps[scene.step].map
-    needed = _united((m, lines) for m, _, lines in section.needs)
+    section, out = event.section, step.map
+    read_by = {m for read in step.reads for m in read.maps}
+    needed = _united((m, lines) for m, _, lines in section.needs if maps[m] in read_by)
     loaded = _united((m, lines) for m, _, lines in event.loads)
     chip = _united((maps[m], lines & ~loaded.get(m, 0)) for m, lines in needed.items())
-    dram = _united((maps[m], lines) for m, lines in loaded.items())
+    dram = _united((maps[m], lines) for m, lines in loaded.items() if m in needed)
+    for handed in read_by & {m for m, _, _ in scene.stage} - {out}:
+        chip[handed] = sum(section.output)
     stored = _united((out, lines & of.made.stored[out]) for lines in section.output)
     read, fetched, written = (_counted(of, found) for found in (chip, dram, stored))
     where = section.first, section.stop, section.columns

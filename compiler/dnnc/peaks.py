@@ -8,7 +8,7 @@ line of an operand, and if nobody is going to need it, it only passes through.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
@@ -62,17 +62,43 @@ class Peaks:
         group = self.way.group
         first, last = (np.full(sum(group.lines), -1, np.int64) for _ in range(2))
         for t, (i, image, _, start, stop) in reversed([*enumerate(self._steps)]):
-            part = group.parts[i]
-            for m, rows, known in self._looks[i]:
-                if (start, stop) not in known:
-                    known[start, stop] = np.flatnonzero(flags(touched(rows, start, stop), rows.size))
-                at = self._slices[m].start + image * rows.size + known[start, stop]
+            for at in self._read_at(i, image, start, stop):
                 first[at] = t
                 last[at[last[at] < 0]] = t
-            for out in part.outputs:
-                begin = self._slices[out].start + image * part.rows
+            for out in group.parts[i].outputs:
+                begin = self._slices[out].start + image * group.parts[i].rows
                 first[begin + start : begin + stop] = t
         return first, last
+
+    @cached_property
+    def _spills(self) -> tuple[Ints, Ints]:
+        """For every line that goes to DRAM and comes back the section in which it does; and in which it is last read
+        in the strip that computes it, or -1; the number of sections for all other lines."""
+        group, ends = self.way.group, len(self._steps)
+        back, before = (np.full(sum(group.lines), ends, np.int64) for _ in range(2))
+        of = np.full(sum(group.lines), -1, np.int64)
+        for t, (i, image, strip, start, stop) in enumerate(self._steps):
+            now = image * len(self.way.bounds) + strip
+            for out in group.spilled.intersection(group.parts[i].outputs):
+                begin = self._slices[out].start + image * group.parts[i].rows
+                of[begin + start : begin + stop] = now
+                before[begin + start : begin + stop] = -1
+            for at in self._read_at(i, image, start, stop, group.spilled):
+                before[at[of[at] == now]] = t
+                again = at[of[at] != now]
+                back[again] = np.minimum(back[again], t)
+        before[back == ends] = ends
+        return back, before
+
+    def _read_at(
+        self, i: int, image: int, start: int, stop: int, among: Collection[int] | None = None
+    ) -> Iterator[Ints]:  # fmt: skip
+        """Where the lines are that a section reads, map by map."""
+        for m, rows, known in self._looks[i]:
+            if among is None or m in among:
+                if (start, stop) not in known:
+                    known[start, stop] = np.flatnonzero(flags(touched(rows, start, stop), rows.size))
+                yield self._slices[m].start + image * rows.size + known[start, stop]
 
     @cached_property
     def _looks(self) -> tuple[tuple[tuple[int, Window, dict[tuple[int, int], Ints]], ...], ...]:
@@ -98,7 +124,12 @@ class Peaks:
         """Bytes in every section when nothing enters or leaves."""
         group, (first, last) = self.way.group, self._lives
         full = np.array([(stop - start) * group.parts[i].sums for i, _, _, start, stop in self._steps], np.int64)
-        full += self._spans(first, last, last >= 0, np.repeat(np.array(group.sizes, np.int64), group.lines))
+        sizes = np.repeat(np.array(group.sizes, np.int64), group.lines)
+        full += self._spans(first, last, last >= 0, sizes)
+        if group.spilled:
+            # Between two strips a line that is spilled is not there; nor if nobody reads it in the first.
+            back, before = self._spills
+            full -= self._spans(np.maximum(before, first - 1) + 1, back - 1, back < len(self._steps), sizes)
         for out, over in self._over.items():
             full += self._first_moment(out, (0,) * (1 + len(over)))
         return full
@@ -143,9 +174,13 @@ class Peaks:
         group, lines = self.way.group, self.way.group.lines[out]
         first, last = (lives[self._slices[out]] for lives in self._lives)
         rows = (last >= 0) | flags(leaving[0], lines)
+        if out in group.spilled:
+            rows &= self._spills[1][self._slices[out]] >= 0
         over = np.zeros(lines, np.bool_)
         for m, leaves in zip(self._over[out], leaving[1:], strict=True):
             over |= (self._lives[1][self._slices[m]] == first) & ~flags(leaves, lines)
+            if m in group.spilled:
+                over |= self._spills[1][self._slices[m]] == first
         weights = np.where(rows, np.where(over, -group.sizes[out], 0), np.where(over, 0, group.passing[out]))
         return np.bincount(first, weights, len(self._steps)).astype(np.int64)
 

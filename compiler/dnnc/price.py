@@ -40,8 +40,8 @@ class Price:
             for section in cuts.group.sections(cuts.strips[strips]):
                 cuts.meter.work += 1
                 blocks = tuple(block for block in section.blocks if block[1] > block[0])
-                cut = grouping.grains[section.step]
-                took += _cycles(layers[section.step], cut, self.chip, blocks, section.columns)
+                for step in cuts.group.parts[section.part].steps:
+                    took += _cycles(layers[step], grouping.grains[step], self.chip, blocks, section.columns)
             return self._worth(took - alone)
 
         return lambda level: price(level % len(cuts.strips))

@@ -149,7 +149,9 @@ def _shares(plan: Realized, segment: int, grouping: Grouping) -> Iterator[tuple[
     """(position, figures) of every step of a group."""
     first = plan.lives.begins(segment)
     for number, cut, pinned in zip(grouping.numbers, grouping.grains, grouping.holding.pinned, strict=True):
-        scenes = [(at, scene) for at, scene in enumerate(plan.lives.of_segment(segment), first) if scene.step == number]
+        scenes = [
+            (at, scene) for at, scene in enumerate(plan.lives.of_segment(segment), first) if number in scene.steps
+        ]
         kernels = plan.kernels[segment][number]
         share = _Share(plan, grouping, plan.steps.steps[number], kernels, scenes)
         yield share.step.position, share.figures(cut, pinned)
@@ -216,7 +218,7 @@ class _Share:
         """Bytes of the rows that a section loads and stores."""
         assert scene.event is not None
         word, maps = self.plan.chip.machine.word_bytes, self.plan.steps.maps
-        for operand, sources in loads(self.step, scene):
+        for operand, sources in loads(self.plan.steps, self.step, scene):
             for source in sources:
                 made, columns = maps[source.map], next(iter(source.here.values())).columns
                 pixels = columns.bit_count() if columns else made.geometry.columns
@@ -233,7 +235,7 @@ class _Share:
         machine, steps = self.plan.chip.machine, self.plan.steps
         word, burst = machine.word_bytes, machine.dram.burst_bytes
         total = 0
-        for operand, sources in loads(self.step, scene):
+        for operand, sources in loads(steps, self.step, scene):
             for region in loaded_regions(steps, operand, sources):
                 moved = bursts(operand.view, region, word, burst) * burst
                 _add(to, _role(operand.role), moved, 0)

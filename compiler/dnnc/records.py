@@ -13,7 +13,7 @@ from dnnc.schedule_records import ScheduleRecord, record
 from dnnc.search import NEAR, Figures, Objective, Proof, lower_bound
 from dnnc.space import Space
 
-FORMAT = 3
+FORMAT = 4
 """Version of the artifact's format."""
 
 

@@ -27,7 +27,7 @@ class Tenant(NamedTuple):
     start: int
     end: int
     map: int
-    kind: Literal["row", "tile", "sums", "nest"]
+    kind: Literal["row", "tile", "handed", "sums", "nest"]
 
 
 class Holder(NamedTuple):
@@ -187,7 +187,10 @@ class Residency:
                     owners.append((at, m))
             if scene.step is not None:
                 m = self.made.steps.steps[scene.step].map
-                passing += [Tenant(plot, plot.start, plot.end, m, "tile") for plot in scene.stage.values()]
+                passing += [
+                    Tenant(plot, plot.start, plot.end, of, "tile" if of == m else "handed")
+                    for (of, _, _), plot in scene.stage.items()
+                ]
                 passing += [Tenant(plot, plot.start, plot.end, m, "sums") for plot in scene.sums.values()]
             if scene.own:
                 m = self.made.lives.nests[scene.segment].output
@@ -405,7 +408,12 @@ class Residency:
 
 
 _SELF = ("itself", "themselves")
-_PASSING = {"tile": "rows on their way to DRAM", "sums": "accumulators", "nest": "tiles of the layer that computes it"}
+_PASSING = {
+    "tile": "rows on their way to DRAM",
+    "handed": "tiles on their way to the next layer",
+    "sums": "accumulators",
+    "nest": "tiles of the layer that computes it",
+}
 _PLANES = {"k": "planes", "g": "groups"}
 
 

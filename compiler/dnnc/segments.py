@@ -45,6 +45,8 @@ class Strips(NamedTuple):
         leaving: likewise when it ends.
         columns: of the last step's output computed by the end of every block of columns; none if there is one block.
             With more than one no map that its layers read or compute enters or leaves.
+        spilled: maps that they compute of which no line waits for the next strip, but is written and loaded again.
+        handed: maps that go tile by tile from the layer that computes them to the one that adds them.
     """
 
     positions: tuple[int, ...]
@@ -52,6 +54,8 @@ class Strips(NamedTuple):
     entering: tuple[tuple[int, int], ...]
     leaving: tuple[tuple[int, int], ...]
     columns: tuple[int, ...] = ()
+    spilled: tuple[int, ...] = ()
+    handed: tuple[int, ...] = ()
 
 
 Segment = Alone | Strips

@@ -92,9 +92,20 @@ def whole_regions(made: FeatureMap, view: View, lines: int) -> Iterator[Region]:
         yield interval((image, 1)), axis(rows), axis(columns), span(0, view.shape[3]), span(0, view.shape[4])
 
 
-def loads(step: Step, scene: Scene) -> Iterator[tuple[Operand, tuple[Source, ...]]]:
-    """What a section loads, map by map: the operand that a map belongs to, and who gets which lines."""
-    from_dram = (source for source in scene.fetched if source.from_unit < 0)
+def fetched(steps: Steps, step: Step, scene: Scene) -> Iterator[Source]:
+    """What comes before a step of a section computes; what the one ahead of it reads, too, is there by then."""
+    first = steps.steps[scene.steps[0]]
+    there = () if step is first else _maps(first)
+    return (source for source in scene.fetched if source.map in _maps(step) and source.map not in there)
+
+
+def _maps(step: Step) -> tuple[int, ...]:
+    return tuple(m for read in step.reads for m in read.maps)
+
+
+def loads(steps: Steps, step: Step, scene: Scene) -> Iterator[tuple[Operand, tuple[Source, ...]]]:
+    """What a step of a section loads, map by map: the operand that a map belongs to, and who gets which lines."""
+    from_dram = (source for source in fetched(steps, step, scene) if source.from_unit < 0)
     for m, sources in groupby(from_dram, key=lambda source: source.map):
         yield reader(step, m), tuple(sources)
 

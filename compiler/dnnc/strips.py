@@ -101,7 +101,8 @@ class Part(NamedTuple):
         rows: of its output, of one image; ``columns``: (first, stop) that it computes.
         outputs: the map that it computes, or the pieces of it.
         passing: bytes that a line of each output takes in a unit that only passes it on, tile by tile.
-        sums: bytes of accumulators for a line of the output.
+        sums: bytes of accumulators for a line of the output, and of what is handed over for it.
+        ahead: the step that computes an operand tile by tile, each just before this step reads it; None if none does.
     """
 
     step: int
@@ -112,6 +113,12 @@ class Part(NamedTuple):
     outputs: tuple[int, ...]
     passing: tuple[int, ...]
     sums: int
+    ahead: int | None = None
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """All steps that run in its sections."""
+        return (self.step,) if self.ahead is None else (self.ahead, self.step)
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,8 @@ class Group:
         images, units: images, and units that share the rows of a strip.
         whole: the same group before it was cut into blocks of columns; None if it is in one.
         of: the map of that one that every piece belongs to.
+        spilled: maps computed in the group of which no line waits for the next strip: those that are read there, too,
+            go to DRAM, and are loaded again.
     """
 
     parts: tuple[Part, ...]
@@ -136,6 +145,7 @@ class Group:
     units: int
     whole: Group | None = None
     of: tuple[int, ...] = ()
+    spilled: frozenset[int] = frozenset()
 
     @cached_property
     def computed(self) -> dict[int, int]:
@@ -289,7 +299,8 @@ class Walk:
         """How many sections each step has."""
         counts: dict[int, int] = {}
         for part, rows in zip(self.group.parts, self.group.cumulative(self.bounds), strict=True):
-            counts[part.step] = counts.get(part.step, 0) + len({*rows} - {0}) * self.group.images
+            for step in part.steps:
+                counts[step] = counts.get(step, 0) + len({*rows} - {0}) * self.group.images
         return tuple(counts[step] for step in sorted(counts))
 
     @cached_property
@@ -309,16 +320,40 @@ class Walk:
         everyone = self._behind()
         each: dict[int, Masks] = {m: [0] * group.units for m in range(len(group.lines))}
         visits: list[Visit] = []
+        spills = _Spills(self)
         for section in reversed(list(group.sections(self.bounds, self.blocks))):
             outputs = group.parts[section.part].outputs
             maps = dict.fromkeys([*(m for m, _, _ in section.needs), *outputs])
             ends = {m: (m, everyone.get(m, 0), tuple(each[m])) for m in maps}
+            ends |= spills.ends(section, ends)
             made = tuple((m, ends[m][1], tuple(ends[o] for o in group.overlays[m])) for m in outputs)
             visits.append(Visit(section, tuple(ends.values()), made))
             for m, u, lines in section.needs:
                 everyone[m] = everyone.get(m, 0) | lines
                 each[m][u] |= lines
+                spills.needed(m, lines)
         return tuple(reversed(visits))
+
+    def made(self, m: int, image: int, strip: int) -> int:
+        """The lines of a map computed in a strip."""
+        rows = self._cumulative[self.group.computed[m]]
+        before = rows[strip - 1] if strip else 0
+        return ((1 << rows[strip]) - (1 << before)) << image * self.group.parts[self.group.computed[m]].rows
+
+    @cached_property
+    def _cumulative(self) -> list[list[int]]:
+        return self.group.cumulative(self.bounds)
+
+    @cached_property
+    def again(self) -> dict[int, int]:
+        """Of maps that are spilled the lines that go to DRAM and are loaded again."""
+        found: dict[int, int] = {}
+        for i, image, strip, first, stop in self.group.steps(self.bounds):
+            for m, rows, _, _ in self.group.parts[i].reads:
+                if m in self.group.spilled:
+                    lines = touched(rows, first, stop) << image * rows.size
+                    found[m] = found.get(m, 0) | lines & ~self.made(m, image, strip)
+        return found
 
     def _behind(self) -> dict[int, int]:
         """Of every map the lines of the first image that are needed in blocks that are not gone through."""
@@ -327,6 +362,30 @@ class Walk:
             for m, rows, _, _ in part.reads if self.blocks is not None and part.block >= self.blocks else ():
                 found[m] = found.get(m, 0) | touched(rows, 0, part.rows)
         return found
+
+
+@dataclass
+class _Spills:
+    """The sections of a group gone through backwards: which lines of maps that are spilled do not wait."""
+
+    way: Walk
+    _strip: tuple[int, int] = (-1, -1)
+    _inside: dict[int, int] = field(default_factory=dict[int, int])
+
+    def ends(self, section: Section, ends: Mapping[int, End]) -> dict[int, End]:
+        """Of the maps that a section reads or computes the lines needed later, without those that do not wait."""
+        if self._strip != (section.image, section.strip):
+            self._strip, self._inside = (section.image, section.strip), {}
+        found: dict[int, End] = {}
+        for m in self.way.group.spilled & ends.keys():
+            _, everyone, each = ends[m]
+            keep = ~self.way.made(m, section.image, section.strip) | self._inside.get(m, 0)
+            found[m] = m, everyone & keep, tuple(lines & keep for lines in each)
+        return found
+
+    def needed(self, m: int, lines: int) -> None:
+        """Lines of a map are read in the section."""
+        self._inside[m] = self._inside.get(m, 0) | lines
 
 
 def walk(group: Group, bounds: Sequence[int]) -> Walk:

@@ -114,6 +114,8 @@ def network_data(plan: Plan, made: Realized | None = None) -> Data | None:
         for entry, group in zip(data["groups"], found, strict=True):
             entry["entering"] = _rows(made, group.strips.entering)
             entry["leaving"] = _rows(made, group.strips.leaving)
+            entry["by_tiles"] = [made.steps.maps[m].value for m in group.strips.handed]
+            entry["loaded_again"] = [made.steps.maps[m].value for m in group.strips.spilled]
         size = made.chip.machine.memory(made.chip.memory).bytes
         data["memory"] = {"name": made.chip.memory, "bytes": size, "peak_bytes": max(made.used, default=0)}
     return data

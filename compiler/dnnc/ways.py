@@ -202,6 +202,7 @@ class Block:
         narrow: for every map the bytes of a line that every reader in the network loads at least.
         alone: bytes that its layers move by themselves.
         by_rows: whether shorter groups that start with the same layer can be cut into strips alone.
+        spills: for every map the bytes that a line of it moves that does not wait for the next strip.
         shapes: of its steps, where time has a price.
     """
 
@@ -215,6 +216,7 @@ class Block:
     narrow: tuple[int, ...]
     alone: int
     by_rows: bool
+    spills: tuple[int, ...]
     shapes: tuple[Shape, ...]
 
     @cached_property
@@ -400,9 +402,12 @@ class Options:
         return (m for m in self.block.group.later if m not in self.block.demanded)
 
     def kernels(self, level: int) -> int:
-        """Bytes of kernels, and of what has to be in DRAM in any case; and what the time is worth."""
+        """Bytes of kernels, of what has to be in DRAM in any case, and of what does not wait for the next strip; and
+        what the time is worth."""
         if level not in self._kernels:
             moved = self.block.kernels_moved(self.cuts.sections(level)) + self.block.stored
+            if self.block.group.spilled:
+                moved += sum(mask.bit_count() * self.block.spills[m] for m, mask in self.cuts.walk(level).again.items())
             self._kernels[level] = moved + self.price(level)
         return self._kernels[level]
 

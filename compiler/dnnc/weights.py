@@ -53,6 +53,11 @@ class Grain:
         return -(-self.total // self.planes)
 
     @property
+    def whole_planes(self) -> bool:
+        """Whether planes are cut alone: a tile has all input channels."""
+        return self.along == "k" and self.tile == self.bytes > 0
+
+    @property
     def whole(self) -> int:
         """Bytes of all kernels in DRAM."""
         return self.total * self.each
