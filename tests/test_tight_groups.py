@@ -44,9 +44,9 @@ def strips(made: Compilation) -> list[Strips]:
 
 
 def test_a_shortcut_goes_tile_by_tile() -> None:
-    """By hand: two convolutions of one image whose sum leaves. Handed over tile by tile, the first one's result needs no
-    rows, so that one strip is enough and kernels come once; nothing but what has to move does. There is room for the
-    image (512 B) and for a plane of each result (128 B), and for half of the kernels."""
+    """By hand: two convolutions of one image whose sum leaves. Handed over tile by tile, the first one's result needs
+    no rows, so that one strip is enough and kernels come once; nothing but what has to move does. There is room for
+    the image (512 B) and for a plane of each result (128 B), and for half of the kernels."""
     made = Builder(1, 4, 8, 0)
     first, second = (made.conv(made.input, 32, 1, relu=False) for _ in range(2))
     found = compile(made.model(made.add(first, second)), small(768, 320))
