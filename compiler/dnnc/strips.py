@@ -39,6 +39,13 @@ def home(lines: int, units: int, unit: int) -> int:
     return ((1 << (min(first + block, lines) - first)) - 1) << first
 
 
+@lru_cache(maxsize=65536)
+def fullest(lines: int, units: int, each: int, wanted: int) -> int:
+    """Lines that are wanted of the first ``each`` ones of every unit's block, in the unit that has most of them."""
+    mask = kept(lines, units, each) & wanted
+    return max((mask & home(lines, units, u)).bit_count() for u in range(units))
+
+
 class Section(NamedTuple):
     """What one step does in one strip.
 
