@@ -136,15 +136,22 @@ class Cuts:
         return self._peaks[level].run(entering, leaving)
 
     def needs(self, level: int) -> int:
-        """Bytes that a unit needs at least: those that some section of the first strips reads."""
+        """Bytes that a unit needs at least: for what some section of the first strips reads, and computes for others.
+
+        Of what it computes, lines that may be written over those of an operand are not counted.
+        """
         way = self.walk(level)
-        group = way.group
+        group, needed = way.group, way.needed
         most = 0
-        for i, _, _, first, stop in islice(group.steps(way.bounds), 2 * len(self.group.parts)):
+        for i, image, _, first, stop in islice(group.steps(way.bounds), 2 * len(self.group.parts)):
+            part, rows = group.parts[i], ceil((stop - first) / group.units)
             lines: dict[int, int] = {}
-            for m, rows, _, _ in group.parts[i].reads:
-                lines[m] = lines.get(m, 0) | touched(rows, first, first + ceil((stop - first) / group.units))
-            most = max(most, sum(needed.bit_count() * group.sizes[m] for m, needed in lines.items()))
+            for m, window, _, _ in part.reads:
+                lines[m] = lines.get(m, 0) | touched(window, first, first + rows) << image * window.size
+            for m in part.outputs:
+                if not group.overlays[m]:
+                    lines[m] = needed.get(m, 0) & ((1 << rows) - 1) << (image * part.rows + first)
+            most = max(most, sum(mask.bit_count() * group.sizes[m] for m, mask in lines.items()))
         return most
 
     def bare(self, level: int, room: int) -> int | None:

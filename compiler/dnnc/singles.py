@@ -107,7 +107,7 @@ class Singles:
             spare: what it moves, and what is missing behind it, has to be less.
         """
         may = self._operands(position)
-        if not may:
+        if self.nests is None or not may:
             return
         there = {m: each for m, each, _ in state if each}
         roles: list[Role] = [
@@ -117,7 +117,9 @@ class Singles:
         for some in _subsets(roles):
             here = {m for role in some for m in may[role]}
             stay = [m for m in others if m not in here and self.demand.wanted(m, stop)]
-            for gone in range(len(stay) + 1):
+            # From DRAM to DRAM, with nothing else on chip, it is plain: of no use if that moves the least.
+            plain = not some and self.alone[position][0] <= self.nests.least(position, some)
+            for gone in range(len(stay) + (not plain)):
                 made = self._nest(moment, position, stop, state, spare, some, frozenset(stay[gone:]))
                 if made is not None:
                     yield made
