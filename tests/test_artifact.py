@@ -305,8 +305,8 @@ def test_an_unchanged_copy_is_accepted(saved: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_artifact_says_so(saved: Path, tmp_path: Path) -> None:
-    path = tampered(saved, tmp_path, lambda content: content.update(format=4, dnnc="9.1", novelty={}))
-    with pytest.raises(UsageFault, match=r"is of format 4, written by dnnc 9.1; .* formats up to 3: upgrade it, or"):
+    path = tampered(saved, tmp_path, lambda content: content.update(format=5, dnnc="9.1", novelty={}))
+    with pytest.raises(UsageFault, match=r"is of format 5, written by dnnc 9.1; .* formats up to 4: upgrade it, or"):
         artifact.load(path)
 
 

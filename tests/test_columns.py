@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import dnnc
-from dnnc import ways
+from dnnc import cuts
 from dnnc.agreement import agree
 from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
@@ -264,7 +264,7 @@ def test_the_search_finds_blocks(kind: str) -> None:
     assert any(isinstance(s, Strips) and s.columns for s in made.plan.network.segments)
     numbers_agree(made, model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ways, "BLOCKS", ())
+        patch.setattr(cuts, "BLOCKS", ())
         by_rows = compile(model, target)
     assert made.plan.totals.dram_bytes < by_rows.plan.totals.dram_bytes
 
@@ -292,7 +292,7 @@ def test_by_hand_where_rows_do_not_fit() -> None:
     assert made_group is not None
     assert halo(made_group.group) == 288
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ways, "BLOCKS", ())
+        patch.setattr(cuts, "BLOCKS", ())
         # The map between the layers, of 240 pixels of 8 channels, is written and read.
         assert compile(model, target).plan.totals.dram_bytes >= 2 * (960 + 960 + 576 + 12 + 2 * 240 * 8)
     numbers_agree(found, model)
@@ -305,7 +305,7 @@ def test_columns_never_cost_bytes(model: onnx.ModelProto, name: str, maps: int) 
     made = compiled(model, target)
     numbers_agree(made, model)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ways, "BLOCKS", ())
+        patch.setattr(cuts, "BLOCKS", ())
         by_rows = compile(model, target)
     assert made.plan.network is not None
     assert by_rows.plan.network is not None

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dnnc import ways as in_strips
+from dnnc import cuts as in_strips
 from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
+from dnnc.cuts import Cuts, Meter
 from dnnc.grouping import Grouping, grouped, handable, spillable
 from dnnc.layer import Layer, Shape
 from dnnc.network import Found, Search
@@ -24,7 +25,6 @@ from dnnc.peaks import Peaks
 from dnnc.segments import Scope
 from dnnc.steps import FeatureMap, Geometry, Read, Step, Steps
 from dnnc.strips import kept, run, walk
-from dnnc.ways import Cuts, Meter
 from dnnc.weights import weights_bytes
 from dnnc_runtime import machine
 from dnnc_runtime.machine import Machine

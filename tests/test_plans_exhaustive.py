@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dnnc.chip import Chip
+from dnnc.cuts import Cuts, Meter
 from dnnc.emit import emit
 from dnnc.grouping import Grouping, grouped, handable, spillable
 from dnnc.orders import mask_of
@@ -19,7 +20,6 @@ from dnnc.realize import Realized, realize
 from dnnc.segments import Alone, Segment, Strips
 from dnnc.steps import Steps, steps_of
 from dnnc.together import alone_of
-from dnnc.ways import Cuts, Meter
 from dnnc_runtime import Counters, machine, walk
 from dnnc_runtime.errors import CapacityFault
 from graphs import networks

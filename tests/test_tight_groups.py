@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dnnc.chip import Chip
+from dnnc.cuts import Cuts, Meter
 from dnnc.emit import emit
 from dnnc.grouping import Grouping, grouped, handable, spillable
 from dnnc.pipeline import Compilation, compile, verify
@@ -22,7 +23,6 @@ from dnnc.steps import Steps, steps_of
 from dnnc.strips import run
 from dnnc.strips import walk as walk_of
 from dnnc.together import alone_of, with_network
-from dnnc.ways import Cuts, Meter
 from dnnc_runtime import Counters, machine, walk
 from dnnc_runtime.errors import CapacityFault
 from dnnc_runtime.machine import Machine

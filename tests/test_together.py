@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dnnc.agreement import agree
 from dnnc.chip import Chip
+from dnnc.cuts import Cuts, Meter
 from dnnc.emit import emit
 from dnnc.grouping import grouped
 from dnnc.pipeline import Compilation, compile, verify
@@ -23,7 +24,6 @@ from dnnc.search import Goal, Objective
 from dnnc.segments import Best, Scope, Strips
 from dnnc.steps import steps_of
 from dnnc.together import PRICES, Together, alone_of
-from dnnc.ways import Cuts, Meter
 from dnnc_runtime import machine
 from dnnc_runtime.errors import CapacityFault
 from dnnc_runtime.machine import Machine

@@ -69,7 +69,7 @@ class _Sweep:
         floor = compulsory(self.space.shape, self.space.machine)
         for follow in _follows(self.space, self.found, settle):
             for deal in self.space.deals:
-                for structure, tiles, least in structures(self.space, deal, follow):
+                for structure, tiles, least in structures(self.space, deal, follow, frugal=not settle):
                     visit = _Visit(self.space, structure, self.most_cycles, settle)
                     found = self.found
                     if found and least.bytes(visit.model, found.bytes <= floor) > found.bytes - (not settle):
@@ -79,14 +79,20 @@ class _Sweep:
                         return
 
 
-def structures(space: Space, deal: Deal, follow: bool) -> Iterator[tuple[Structure, Tiles, Least]]:
-    """Every structure of a mode, with the grid of its tiles and what none of them goes below."""
+def structures(
+    space: Space, deal: Deal, follow: bool, frugal: bool = False
+) -> Iterator[tuple[Structure, Tiles, Least]]:
+    """Every structure of a mode, with the grid of its tiles and what none of them goes below.
+
+    Args:
+        frugal: only those that it takes to move the fewest bytes.
+    """
     tables = space.tables(deal)
     if not all(len(tables[d].trips) for d in DIMS):
         return
     for active, index in active_sets(tables):
         tiles, least = grid(tables, index), Least(tables, index)
-        for order, keep, pin in space.structures(active):
+        for order, keep, pin in space.frugal(active, follow, tables) if frugal else space.structures(active):
             yield Structure(deal, order, keep, fewest_buffers(space), pin, follow), tiles, least
 
 

@@ -54,18 +54,17 @@ class Least:
         if model.spills:
             sums = s.n * s.y.out * s.x.out * planes * model.machine.accumulator_bytes
             moved += 2 * (self.trips["c"] - 1) * sums
-        if all_once and pin and not self._whole_fits(model):
+        if all_once and not self.may_load_once(model):
             return moved + 1 << 62
         return moved
 
     def _passes(self, model: Model, role: str) -> int:
-        relevant = model.relevant[role]
-        end = max(model.structure.innermost(relevant), 0)
-        return prod(self.trips[d] for d in model.order[:end] if d not in relevant)
+        return prod(self.trips[d] for d in model.structure.around(model.relevant[role]))
 
-    def _whole_fits(self, model: Model) -> bool:
-        """Whether all tiles of the pinned operand inside its loop could be on chip at once."""
-        assert model.structure.pin
+    def may_load_once(self, model: Model) -> bool:
+        """Whether all tiles of a pinned operand inside its loop could be on chip at once."""
+        if not model.structure.pin:
+            return True
         operand, loop, _ = model.structure.pin
         s, inside = model.shape, model.structure.inside
         room = model.machine.memory_of(operand).bytes // model.word

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from dnnc.axis import pointwise
 from dnnc.chip import Chip
 from dnnc.enumerate import best, structures
 from dnnc.layer import HostLayer, Layer, Shape
+from dnnc.least import Least
 from dnnc.points import Found, all_trips, at, held, length, listed, optimist
 from dnnc.schedule import Schedule
 from dnnc.search import Figures, figures
@@ -24,7 +27,7 @@ from dnnc.segments import Alone, Segment
 from dnnc.space import ANYTHING, Limits, Space, schedule_of
 from dnnc.steps import Steps
 from dnnc.strips import kept
-from dnnc.traffic import Array, Model, Tiles, compulsory
+from dnnc.traffic import Array, Model, Structure, Tiles, compulsory
 from dnnc_runtime.program import Role
 
 Roles = tuple[Role, ...]
@@ -234,12 +237,19 @@ class Known:
 
     def search(self, room: int) -> Nest | None:
         """The best schedule that does with so many bytes; None if there is none."""
-        best = fewest(space(self.shape, self.chip, room), self.chip.memory)
+        # What does with less room is a beginning.
+        begin = min((nest for _, nest in self.found if nest.used <= room), key=lambda nest: nest.bytes, default=None)
+        best = fewest(space(self.shape, self.chip, room), self.chip.memory, self._bounded, begin)
         if best is None or best.used > room:
             self.without = room
             return None
         self.found.append((room, best))
         return best
+
+    @cached_property
+    def _bounded(self) -> Sequence[Bounded]:
+        """The same in whatever room."""
+        return bounded(space(self.shape, self.chip, self.chip.bytes))
 
 
 def space(shape: Shape, chip: Chip, room: int) -> Space:
@@ -250,21 +260,43 @@ def space(shape: Shape, chip: Chip, room: int) -> Space:
     return Space(shape, machine, ANYTHING if chip.units == 1 else Limits(modes=modes))
 
 
-def fewest(of: Space, memory: str) -> Nest | None:
-    """The schedule that moves fewest bytes, and of those the one that takes least of a memory; None if none fits."""
-    floor = compulsory(of.shape, of.machine)
-    found: Nest | None = None
+class Bounded(NamedTuple):
+    """A structure, the grid of its tiles, and bytes that none of them goes below."""
+
+    bytes: int
+    structure: Structure
+    tiles: Tiles
+    least: Least
+
+
+def bounded(of: Space) -> list[Bounded]:
+    """The structures of a space, those first that may move fewest bytes."""
+    found: list[Bounded] = []
     for follow in (False, True) if of.shape.parameters else (False,):
         for deal in of.deals:
-            for structure, tiles, least in structures(of, deal, follow):
+            for structure, tiles, least in structures(of, deal, follow, frugal=True):
                 model = Model(of.shape, of.machine, structure)
-                most = found.bytes if found else None
-                if most is not None and least.bytes(model, most <= floor) > most:
-                    continue
-                for points in _candidates(of, model, tiles, found, memory):
-                    found = _better(model, points, memory, found)
-                if found and found.bytes <= floor and not found.used:
-                    return found
+                found.append(Bounded(least.bytes(model, False), structure, tiles, least))
+    return sorted(found, key=lambda one: one.bytes)
+
+
+def fewest(of: Space, memory: str, those: Sequence[Bounded] | None = None, found: Nest | None = None) -> Nest | None:
+    """The schedule that moves fewest bytes, and of those the one that takes least of a memory; None if none fits.
+
+    Args:
+        those: the structures of the space, if they are known.
+        found: a schedule of the space that is known already.
+    """
+    floor = compulsory(of.shape, of.machine)
+    for bytes, structure, tiles, least in bounded(of) if those is None else those:
+        model = Model(of.shape, of.machine, structure)
+        if found:
+            if bytes > found.bytes or (found.bytes <= floor and not found.used):
+                break
+            if found.bytes <= floor and not least.may_load_once(model):
+                continue
+        for points in _candidates(of, model, tiles, found, memory):
+            found = _better(model, points, memory, found)
     return found
 
 

@@ -24,40 +24,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
+from dnnc.cuts import Cuts, Meter
+from dnnc.demand import Demand, Held, State
 from dnnc.grouping import Grouping, grouped, handable, spillable
-from dnnc.nests import Nest, Nests, Roles
+from dnnc.nests import Nests
+from dnnc.options import Block, Options
 from dnnc.orders import Orders, mask_of
 from dnnc.price import Price
-from dnnc.segments import Alone, Scope, Segment, Strips
+from dnnc.segments import Scope, Segment, Strips
+from dnnc.singles import Single, Singles
 from dnnc.steps import Steps
-from dnnc.strips import Group, kept
-from dnnc.ways import Before, Block, Cuts, Meter, Options, Passing, Way, Ways, fullest
+from dnnc.strips import Group
+from dnnc.ways import Before, Passing, Way, Ways
 from dnnc.weights import weights_bytes
-from dnnc_runtime.program import Role, Window
 
 LONGEST = 16
 """Layers of a group at most."""
 
 
-SEARCHED = 5000
-"""Work of looking for a layer's schedule in some room."""
-
-
 FEW = 8
 """Labels gone into in every moment for a plan that is good most often."""
 
-
-class Held(NamedTuple):
-    """A map between two segments: lines on chip of every unit's block, and whether all of it is in DRAM, too."""
-
-    map: int
-    each: int
-    stored: bool
-
-
-State = tuple[Held, ...]
 
 _NONE: frozenset[int] = frozenset()
 
@@ -100,9 +88,8 @@ class _Member(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether there is a cut for which there is room, into strips alone if maps go another way."""
-        group = self.grouping.group
-        return self.known.first is not None and not (self.known.in_blocks and (group.spilled or self.grouping.handed))
+        """Whether there is a cut for which there is room."""
+        return self.known.first is not None
 
     def suits(self, state: State) -> bool:
         """Whether it is the one of its kind for what is on chip."""
@@ -138,12 +125,23 @@ class Search:
     proven: int = 0
     _cuts: dict[Group, Cuts] = field(default_factory=dict[Group, Cuts])
     _blocks: dict[Block, Options] = field(default_factory=dict[Block, Options])
+    _known: dict[tuple[Options, Before], Ways] = field(default_factory=dict[tuple[Options, Before], Ways])
     _members: dict[int, tuple[_Member, ...]] = field(default_factory=dict[int, tuple["_Member", ...]])
 
     @cached_property
+    def demand(self) -> Demand:
+        """What is wanted of the maps."""
+        return Demand(self.steps, self.chip)
+
+    @property
     def orders(self) -> Orders:
         """The orders in which layers may be executed; moments have the numbers that they have there."""
-        return Orders(self.steps.needs)
+        return self.demand.orders
+
+    @cached_property
+    def _singles(self) -> Singles:
+        nests = None if self.scope == "layerwise" else self.nests
+        return Singles(self.demand, self.alone, nests, self.tight, self.price, self.meter)
 
     @property
     def kinds(self) -> int:
@@ -153,7 +151,7 @@ class Search:
     def again(self, tight: Mapping[tuple[int, ...], int], limit: int) -> Search:
         """Another search in which some segments have less memory, with what is known of groups."""
         other = Search(self.steps, self.chip, self.alone, self.scope, limit, None, self.nests, tight, self.price)
-        other._cuts, other._blocks = self._cuts, self._blocks
+        other._cuts, other._blocks, other._known = self._cuts, self._blocks, self._known
         for cuts in self._cuts.values():
             cuts.meter = other.meter
         return other
@@ -217,7 +215,7 @@ class Search:
                 self.labels += 1
                 # There is always a way on: what looks bad here may be made good later.
                 for position, stop in self.orders.next(moment):
-                    _keep(fronts[stop], self._alone(moment, position, stop, label))
+                    _keep(fronts[stop], self._plain(moment, position, stop, label))
                 if self.meter.work < self.limit:
                     close = label.reach + slack if below is None else min(label.reach + slack, below)
                     for stop, made in self._extend(moment, label, close, cuts):
@@ -243,14 +241,15 @@ class Search:
     def _first(self) -> Label:
         """Nothing done: all that layers read and none computes is in DRAM."""
         computed = {step.map for step in self.steps.steps}
-        state = tuple(Held(m, 0, True) for m in range(len(self.steps.maps)) if m not in computed and self._wanted(m, 0))
-        return Label(0, 0, state, self._missing(state, 0) + self.least[0], None, None)
+        given = (m for m in range(len(self.steps.maps)) if m not in computed and self.demand.wanted(m, 0))
+        state = tuple(Held(m, 0, True) for m in given)
+        return Label(0, 0, state, self.demand.missing(state, 0) + self.least[0], None, None)
 
     # -- what every plan moves --------------------------------------------------------------------------------------
 
     @cached_property
     def least(self) -> list[int]:
-        """For every moment bytes that all plans move from there on, besides what is missing there (``_missing``).
+        """For every moment bytes that all plans move from there on, besides what is missing there (``Demand.missing``).
 
         The shortest path from moment to moment, over the least that a segment moves in whatever state: kernels,
         what has to be written, and of the rest what there is no room for, which is written, and read at least once.
@@ -259,8 +258,7 @@ class Search:
         out = [0] * (ends + 1)
         for moment in reversed(range(ends)):
             steps = [
-                min(self._least_alone(position, moment, stop), self._least_nest(position, moment, stop)) + out[stop]
-                for position, stop in self.orders.next(moment)
+                self._singles.least(position, moment, stop) + out[stop] for position, stop in self.orders.next(moment)
             ]
             if self.meter.work > self.limit:
                 steps.append(self._least_kernels(moment, out))
@@ -271,36 +269,6 @@ class Search:
                     steps.append(least + out[member.stop])
             out[moment] = min(steps)
         return out
-
-    def _least_alone(self, position: int, moment: int, stop: int) -> int:
-        total = self.alone[position][0]
-        for m in self._computed(position):
-            total += self._lacking(m, 0, stop)
-        return total - sum(self._counted(m, moment, stop) for m in self._before(position))
-
-    def _least_nest(self, position: int, moment: int, stop: int) -> int:
-        """The same with everything on chip that there is room for."""
-        may = self._operands(position)
-        if self.nests is None or not may:
-            return self._least_alone(position, moment, stop)
-        fitting: list[Role] = [role for role, maps in may.items() if sum(map(self._whole, maps)) <= self.chip.bytes]
-        roles: Roles = tuple(sorted(fitting))
-        total = self.nests.least(position, roles)
-        here = {m for role in roles for m in may[role]}
-        for m in self._computed(position):
-            if m not in here:
-                total += self._lacking(m, 0, stop)
-            elif self.steps.maps[m].must_store:
-                total += self.steps.maps[m].lines * self._line(m)
-        return total - sum(self._counted(m, moment, stop) for m in self._before(position) if m not in here)
-
-    def _before(self, position: int) -> set[int]:
-        """The maps that a position reads and does not compute."""
-        return set(self.steps.reads[position]) - set(self._computed(position))
-
-    def _counted(self, m: int, moment: int, stop: int) -> int:
-        """Bytes of a map that count as missing at a moment, and that nobody behind the next one reads."""
-        return (self._wanted(m, moment) & ~self._wanted(m, stop)).bit_count() * self._narrow(m)
 
     def _least_kernels(self, moment: int, least: Sequence[int]) -> int:
         """The same by what is known without any work: kernels, parameters, and what has to be in DRAM in any case."""
@@ -315,68 +283,11 @@ class Search:
         for numbers in self.steps.at:
             total = 0
             for step in (self.steps.steps[number] for number in numbers):
-                shape, made = step.layer.shape, self.steps.maps[step.map]
+                shape = step.layer.shape
                 total += weights_bytes(shape, self.chip.machine) + shape.parameters * shape.g * shape.k * word
-                total += made.lines * self._line(step.map) if made.must_store else 0
+                total += self.demand.demanded(step.map)
             out.append(total)
         return tuple(out)
-
-    def _missing(self, state: State, moment: int) -> int:
-        """Bytes of what is wanted and not on chip: all of it is loaded at least once."""
-        return sum(self._lacking(m, each, moment) for m, each, _ in state)
-
-    def _lacking(self, m: int, each: int, moment: int) -> int:
-        key = m, each, moment
-        if key not in self._lacks:
-            lines = self._wanted(m, moment) & ~self._mask(m, each)
-            self._lacks[key] = lines.bit_count() * self._narrow(m)
-        return self._lacks[key]
-
-    @cached_property
-    def _lacks(self) -> dict[tuple[int, int, int], int]:
-        return {}
-
-    def _narrow(self, m: int) -> int:
-        """Bytes of a line that every reader loads at least."""
-        if m not in self._narrows:
-            made = self.steps.maps[m]
-            widths = [self._columns(position, m) for position in self.steps.readers.get(m, ())]
-            columns = min(widths, default=made.geometry.columns)
-            self._narrows[m] = columns * made.channels * self.chip.machine.word_bytes
-        return self._narrows[m]
-
-    @cached_property
-    def _narrows(self) -> dict[int, int]:
-        return {}
-
-    def _columns(self, position: int, m: int) -> int:
-        windows: list[Window] = []
-        for number in self.steps.at[position]:
-            windows += [read.columns for read in self.steps.steps[number].reads if m in read.maps]
-        return touched_by_any(tuple(windows)).bit_count() if windows else self.steps.maps[m].geometry.columns
-
-    # -- what is true of maps whatever the plan ---------------------------------------------------------------------
-
-    def _wanted(self, m: int, moment: int) -> int:
-        """Lines of a map that layers read which are not done."""
-        key = m, moment
-        if key not in self._wants:
-            self._wants[key] = self.steps.wanted(m, self.orders.moments[moment])
-        return self._wants[key]
-
-    @cached_property
-    def _wants(self) -> dict[tuple[int, int], int]:
-        return {}
-
-    def _line(self, m: int) -> int:
-        return self.steps.maps[m].words * self.chip.machine.word_bytes
-
-    def _mask(self, m: int, each: int) -> int:
-        return kept(self.steps.maps[m].lines, self.chip.units, each)
-
-    def _computed(self, position: int) -> Iterator[int]:
-        """The maps that a position computes."""
-        return (self.steps.steps[number].map for number in self.steps.at[position])
 
     # -- dominance --------------------------------------------------------------------------------------------------
 
@@ -393,10 +304,10 @@ class Search:
         unstored = np.zeros((len(labels), len(maps)), np.bool_)
         for row, label in enumerate(labels):
             for m, each, stored in label.state:
-                there[row, column[m]] = self._kept(m, each, moment)
+                there[row, column[m]] = self.demand.kept(m, each, moment)
                 unstored[row, column[m]] = not stored
         costs = np.array([label.bytes for label in labels], np.int64)
-        again = np.array([sum(1 for _ in self._later_readers(m, moment)) for m in maps], np.int64)
+        again = np.array([sum(1 for _ in self.demand.readers(m, moment)) for m in maps], np.int64)
         out: list[int] = []
         for row in range(len(labels)):
             mine, theirs = there[row], there[out]
@@ -409,33 +320,19 @@ class Search:
                 out.append(row)
         return [labels[row] for row in out]
 
-    def _later_readers(self, m: int, moment: int) -> Iterator[int]:
-        """The positions that read a map and are not done."""
-        done = self.orders.moments[moment]
-        return (reader for reader in self.steps.readers.get(m, ()) if not done >> reader & 1)
-
-    def _kept(self, m: int, each: int, moment: int) -> int:
-        """Bytes of the lines on chip that are still read."""
-        key = m, each, moment
-        if key not in self._keeps:
-            self._keeps[key] = (self._mask(m, each) & self._wanted(m, moment)).bit_count() * self._line(m)
-        return self._keeps[key]
-
-    @cached_property
-    def _keeps(self) -> dict[tuple[int, int, int], int]:
-        return {}
-
     # -- segments ---------------------------------------------------------------------------------------------------
 
     def _extend(self, moment: int, label: Label, below: int, cuts: int | None = None) -> Iterator[tuple[int, Label]]:
         """All labels one segment further with which a plan may move fewer bytes than that."""
         for position, stop in self.orders.next(moment):
-            alone = self._alone(moment, position, stop, label)
-            if alone.reach < below:
-                yield stop, alone
+            plain = self._plain(moment, position, stop, label)
+            if plain.reach < below:
+                yield stop, plain
             if cuts is None:
-                yield from ((stop, nest) for nest in self._nests(moment, position, stop, label, below))
-        missing = self._missing(label.state, moment)
+                spare = below - label.bytes - self.least[stop]
+                for single in self._singles.with_operands(moment, position, stop, label.state, spare):
+                    yield stop, self._single(stop, label, single)
+        missing = self.demand.missing(label.state, moment)
         for member in self._from(moment):
             if not member.suits(label.state):
                 continue
@@ -445,126 +342,19 @@ class Search:
                 if made.reach < below:
                     yield member.stop, made
 
-    def _alone(self, moment: int, position: int, stop: int, label: Label) -> Label:
-        """The layer by itself: what it reads is written first if it is only on chip; the rest stays if it fits."""
-        cost, room = self.alone[position]
-        reads = set(self.steps.reads[position])
-        state: list[Held] = []
-        total = label.bytes + cost
-        used = room
-        for m, each, stored in label.state:
-            if m in reads and not stored:
-                total += self._kept(m, each, moment)
-                stored = True
-            if wanted := self._wanted(m, stop):
-                used += fullest(self.steps.maps[m].lines, self.chip.units, each, wanted) * self._line(m)
-                state.append(Held(m, each, stored))
-        if used > self.chip.bytes - self.tight.get((position,), 0):
-            total += sum(self._kept(m, each, stop) for m, each, stored in state if not stored)
-            state = [Held(m, 0, True) for m, _, _ in state]
-        state += [Held(out, 0, True) for out in self._computed(position) if self._wanted(out, stop)]
-        return self._made(stop, total, label.sections + 1, state, Alone(position), label)
+    def _plain(self, moment: int, position: int, stop: int, label: Label) -> Label:
+        """The label behind a layer that runs from DRAM to DRAM."""
+        return self._single(stop, label, self._singles.plain(moment, position, stop, label.state))
 
-    def _operands(self, position: int) -> Mapping[Role, tuple[int, ...]]:
-        """The maps of every operand of a layer that may be on chip while its own nest runs."""
-        return self.nests.operands(position) if self.nests and self.scope != "layerwise" else {}
-
-    def _nests(self, moment: int, position: int, stop: int, label: Label, below: int) -> Iterator[Label]:
-        """The layer by itself with some operands on chip, and with other maps, as far as there is room.
-
-        Maps that it has nothing to do with go one after another, the largest first.
-        """
-        may = self._operands(position)
-        if not may:
-            return
-        there = {m: each for m, each, _ in label.state if each}
-        roles: list[Role] = [
-            role for role, maps in may.items() if all(self._all_there(role, position, m, there) for m in maps)
-        ]
-        others = sorted(there, key=lambda m: -self._rows(m, there[m], moment))
-        for some in _subsets(roles):
-            here = {m for role in some for m in may[role]}
-            stay = [m for m in others if m not in here and self._wanted(m, stop)]
-            for gone in range(len(stay) + 1):
-                made = self._nest(moment, position, stop, label, below, some, frozenset(stay[gone:]))
-                if made is not None:
-                    yield made
-
-    def _all_there(self, role: Role, position: int, m: int, there: Mapping[int, int]) -> bool:
-        """Whether all is on chip that a layer reads of a map; or all of what it computes may stay."""
-        if role == "output":
-            return self._whole(m) <= self.chip.bytes
-        return m in there and not self.steps.touched(position, m) & ~self._mask(m, there[m])
-
-    def _nest(
-        self, moment: int, position: int, stop: int, label: Label, below: int, roles: Roles, stay: frozenset[int]
-    ) -> Label | None:  # fmt: skip
-        """The layer with some operands on chip, and some other maps; None where that cannot pay or does not fit."""
-        assert self.nests is not None
-        reads, here = set(self.steps.reads[position]), {m for role in roles for m in self._operands(position)[role]}
-        total, room, state = self._outputs(position, stop, here)
-        total += label.bytes
-        entering: list[tuple[int, int]] = []
-        for m, each, stored in label.state:
-            if m in reads and m not in here and not stored:
-                total += self._kept(m, each, moment)
-                stored = True
-            if each and (m in here or m in stay):
-                room -= self._rows(m, each, moment)
-                entering.append((m, each))
-            elif not stored:
-                total += self._kept(m, each, stop)
-            if self._wanted(m, stop):
-                state.append(Held(m, each if m in here or m in stay else 0, stored))
-        leaving = tuple((m, each) for m, each, _ in sorted(state) if each)
-        least = total + self.nests.least(position, roles) + self._missing(tuple(state), stop) + self.least[stop]
-        if room < 0 or least >= below:
-            return None
-        found = self._schedule(position, roles, room)
-        if found is None:
-            return None
-        if self.price:
-            total += self.price.of_nest(position, self.nests.cycles(position, roles, found))
-        segment = Alone(position, found.schedule, tuple(entering), leaving)
-        # Half of what is left over is for the nest to be fast, the other half for everything to find its place.
-        self.nests.rooms[segment] = (found.used + room) // 2
-        return self._made(stop, total + found.bytes, label.sections + 1, state, segment, label)
-
-    def _outputs(self, position: int, stop: int, here: Collection[int]) -> tuple[int, int, list[Held]]:
-        """Of what a layer computes: bytes written of what stays, bytes left beside it, and what is on chip then."""
-        total, room = 0, self.chip.bytes - self.tight.get((position,), 0)
-        state: list[Held] = []
-        for m in self._computed(position):
-            made = self.steps.maps[m]
-            if m in here:
-                room -= self._whole(m)
-                total += made.lines * self._line(m) if made.must_store else 0
-            if self._wanted(m, stop):
-                each = -(-made.lines // self.chip.units) if m in here else 0
-                state.append(Held(m, each, m not in here or bool(made.must_store)))
-        return total, room, state
-
-    def _schedule(self, position: int, roles: Roles, room: int) -> Nest | None:
-        """The schedule of a layer with some operands on chip, in so many bytes."""
-        assert self.nests is not None
-        before = self.nests.searched
-        found = self.nests.best(position, roles, room)
-        self.meter.work += 1 + (self.nests.searched - before) * SEARCHED
-        return found
-
-    def _rows(self, m: int, each: int, moment: int) -> int:
-        """Bytes of the lines of a map on chip that are still read, in the unit that has most."""
-        return fullest(self.steps.maps[m].lines, self.chip.units, each, self._wanted(m, moment)) * self._line(m)
-
-    def _whole(self, m: int) -> int:
-        """Bytes of all lines of a unit's block of a map."""
-        return -(-self.steps.maps[m].lines // self.chip.units) * self._line(m)
+    def _single(self, stop: int, label: Label, single: Single) -> Label:
+        """The label behind a layer that runs by itself."""
+        return self._made(stop, label.bytes + single.bytes, label.sections + 1, single.after, single.segment, label)
 
     def _made(
         self, stop: int, total: int, sections: int, state: list[Held], segment: Segment, before: Label
     ) -> Label:  # fmt: skip
         ordered = tuple(sorted(state))
-        reach = total + self._missing(ordered, stop) + self.least[stop]
+        reach = total + self.demand.missing(ordered, stop) + self.least[stop]
         return Label(total, sections, ordered, reach, segment, before)
 
     def _from(self, moment: int) -> tuple[_Member, ...]:
@@ -608,7 +398,7 @@ class Search:
     def _member(self, positions: tuple[int, ...], stop: int, by_rows: bool) -> _Member | None:
         """What is known of a group; None where one of its layers cannot be run by strips."""
         grouping = grouped(self.steps, self.chip, positions)
-        return None if grouping is None else self._known(grouping, stop, by_rows, frozenset())
+        return None if grouping is None else self._made_of(grouping, stop, by_rows, frozenset())
 
     def _like(
         self, of: _Member, spilled: Collection[int] = (), handed: Collection[int] = (), there: frozenset[int] = _NONE
@@ -616,9 +406,9 @@ class Search:
         positions = of.grouping.positions
         grouping = grouped(self.steps, self.chip, positions, spilled=spilled, handed=handed, there=there)
         assert grouping is not None
-        return self._known(grouping, of.stop, of.known.block.by_rows, there)
+        return self._made_of(grouping, of.stop, of.known.block.by_rows, there)
 
-    def _known(self, grouping: Grouping, stop: int, by_rows: bool, there: frozenset[int]) -> _Member:
+    def _made_of(self, grouping: Grouping, stop: int, by_rows: bool, there: frozenset[int]) -> _Member:
         block = self._block(grouping, stop, by_rows)
         if block not in self._blocks:
             if block.group not in self._cuts:
@@ -641,10 +431,10 @@ class Search:
             tuple(kernels),
             self.chip.bytes - grouping.holding.maps - self.tight.get(grouping.positions, 0),
             tuple(grouping.line_bytes(m, word) if i in inputs else 0 for i, m in enumerate(maps)),
-            tuple((self._wanted(m, stop), self._until(m, stop)) for m in maps),
+            tuple((self.demand.wanted(m, stop), self.demand.until(m, stop)) for m in maps),
             frozenset(i for i in group.later if self.steps.maps[maps[i]].must_store),
             frozenset(i for i, m in enumerate(maps) if i not in group.spilled and self._may_stay(grouping, m, stop)),
-            tuple(self._narrow(m) for m in maps),
+            tuple(map(self.demand.narrow, maps)),
             sum(self.alone[position][0] for position in grouping.positions),
             by_rows,
             tuple(self._spill(grouping, m, word) for m in maps),
@@ -655,16 +445,11 @@ class Search:
         """Bytes of a line that is spilled: loaded, and written if it is not in DRAM in any case."""
         if grouping.local[m] not in grouping.group.spilled:
             return 0
-        return grouping.line_bytes(m, word) + (0 if self.steps.maps[m].must_store else self._line(m))
-
-    def _until(self, m: int, stop: int) -> int:
-        """In how many layers a map is read next, in the model's order."""
-        done = self.orders.moments[stop].bit_count()
-        return min((abs(reader - done) for reader in self._later_readers(m, stop)), default=0)
+        return grouping.line_bytes(m, word) + (0 if self.steps.maps[m].must_store else self.demand.line(m))
 
     def _may_stay(self, grouping: Grouping, m: int, stop: int) -> bool:
         """Whether a group computes or loads all that later readers want of a map, and it can stay on chip."""
-        wanted = self._wanted(m, stop)
+        wanted = self.demand.wanted(m, stop)
         if not wanted or self.steps.maps[m].why:
             return False
         if m not in grouping.entering:
@@ -682,19 +467,22 @@ class Search:
         """The ways to run a group from a label."""
         local = member.grouping.local
         inside = tuple(sorted((local[m], each, stored) for m, each, stored in label.state if m in local))
-        return member.known.ways(Before(inside, self._passing(member, label)))
+        key = member.known, Before(inside, self._passing(member, label))
+        if key not in self._known:
+            self._known[key] = Ways(*key)
+        return self._known[key]
 
     def _passing(self, member: _Member, label: Label) -> tuple[Passing, ...]:
-        local, stop = member.grouping.local, member.stop
+        demand, local, stop = self.demand, member.grouping.local, member.stop
         return tuple(
             Passing(
                 self.steps.maps[m].lines,
-                self._line(m),
-                self._narrow(m),
+                demand.line(m),
+                demand.narrow(m),
                 each,
                 stored,
-                self._wanted(m, stop),
-                self._until(m, stop),
+                demand.wanted(m, stop),
+                demand.until(m, stop),
             )
             for m, each, stored in label.state
             if m not in local
@@ -725,12 +513,6 @@ def _keep(front: dict[State, Label], made: Label) -> None:
     have = front.get(made.state)
     if have is None or (made.bytes, made.sections) < (have.bytes, have.sections):
         front[made.state] = made
-
-
-def _subsets(roles: Sequence[Role]) -> Iterator[Roles]:
-    """Every choice of some operands, most of them first."""
-    for count in range(len(roles), -1, -1):
-        yield from combinations(sorted(roles), count)
 
 
 def _segments(label: Label) -> tuple[Segment, ...]:

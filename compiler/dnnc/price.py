@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 
 from dnnc.chip import Chip
+from dnnc.cuts import Cuts
 from dnnc.grouping import Grouping
 from dnnc.layer import Shape
-from dnnc.ways import Cuts
 from dnnc.weights import Grain, cycles
 
 

@@ -104,8 +104,8 @@ class Deal:
         return {"k": k, "c": min(machine.channel_granularity, shape.c), "g": min(g, shape.g)}
 
     def _share(self, count: Any, units: tuple[int, ...], level: int) -> Any:
-        inside = prod(units[level + 1 :])
-        return np.minimum(count, -(-count // prod(units)) * inside)
+        every = prod(units)
+        return count if every == 1 else np.minimum(count, -(-count // every) * prod(units[level + 1 :]))
 
     def held_planes(self, g: Any, k: Any, level: int) -> Any:
         """Planes of a (g, k) tile that one memory instance at a level holds: the largest share."""

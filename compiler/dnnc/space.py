@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations, permutations, product
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -14,11 +14,16 @@ from dnnc.axis import Cut, Style, cuts, uniform_cut
 from dnnc.layer import Shape
 from dnnc.schedule import DIMS, Deal, Dim, Ints, Pin, Schedule, dataflow, deals
 from dnnc.tables import AxisTable, PlaneTable, RowBytes, axis_table, plane_sizes, plane_table
-from dnnc.traffic import Array, Model, Pinning, Structure, Tiles
+from dnnc.traffic import Array, Model, Pinning, Structure, Tiles, relevant
 from dnnc_runtime.errors import UsageFault
 from dnnc_runtime.machine import Machine
 
 Tables = Mapping[Dim, AxisTable | PlaneTable]
+
+Operand = Literal["input", "weights"]
+
+Loops = tuple[tuple[Dim, ...], bool, Pinning | None]
+"""Order, keep and pin of a structure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,71 +82,119 @@ class Space:
             {d: _sizes(self.limits, d, total, granules[d], deal) for d, total in _planes(self.shape)},
         )
 
-    def structures(self, active: tuple[Dim, ...]) -> tuple[tuple[tuple[Dim, ...], bool, Pinning | None], ...]:
+    def structures(self, active: tuple[Dim, ...]) -> tuple[Loops, ...]:
         """(order, keep, pin) triples over these active loops, one for each distinct set of formulas."""
-        if active not in self._known:
-            self._known[active] = tuple(self._distinct(active))
-        return self._known[active]
+        return _structures(active, self.limits, self._pinnable, tuple(sorted(relevant(self.shape).items())))
 
-    @cached_property
-    def _known(self) -> dict[tuple[Dim, ...], tuple[tuple[tuple[Dim, ...], bool, Pinning | None], ...]]:
-        return {}
+    def frugal(self, active: tuple[Dim, ...], follow: bool, tables: Tables) -> tuple[Loops, ...]:
+        """Of those so many that with any tiles one of them moves fewest bytes, and holds no more."""
+        roles = sorted((role, dims) for role, dims in relevant(self.shape).items() if follow or role != "parameters")
+        rows = tables["y"]
+        assert isinstance(rows, AxisTable)
+        waiting = bool(np.any(rows.side) or np.any(rows.slots))
+        return _frugal(active, self.limits, self._pinnable, tuple(roles), waiting)
 
-    def _distinct(self, active: tuple[Dim, ...]) -> Iterator[tuple[tuple[Dim, ...], bool, Pinning | None]]:
-        seen: set[object] = set()
-        for order in permutations(active):
-            if not self._allows(order):
-                continue
-            for pin in self._pins(order):
-                for keep in self._keeps():
-                    key = self._signature(order, keep, pin)
-                    if key not in seen:
-                        seen.add(key)
-                        yield order, keep, pin
+    @property
+    def _pinnable(self) -> tuple[Operand, ...]:
+        may: tuple[Operand, ...] = ("input", "weights") if self.shape.kind == "array" else ()
+        return tuple(operand for operand in may if operand not in self.shape.on_chip)
 
-    def _keeps(self) -> tuple[bool, ...]:
-        """A kept halo holds no more than a reloaded one and loads less: reloading is only ever asked for."""
-        return (True,) if self.limits.keep is None else (self.limits.keep,)
 
-    def _allows(self, order: tuple[Dim, ...]) -> bool:
-        wanted = self.limits.order
-        if wanted is not None and tuple(d for d in wanted if d in order) != order:
-            return False
-        return self.limits.dataflow is None or self.limits.dataflow in dataflow(order)
+_Roles = tuple[tuple[str, frozenset[Dim]], ...]
+"""For every operand the loops that decide which tile of it is used."""
 
-    def _pins(self, order: tuple[Dim, ...]) -> Iterator[Pinning | None]:
-        asked = self.limits.pin
-        if not isinstance(asked, Pin):
-            yield None
-        if asked is False or self.shape.kind == "vector":
-            return
-        for operand, loops, dims in (("input", "k", "yxcg"), ("weights", "yx", "kcg")):
-            if operand in self.shape.on_chip:
-                continue
-            for loop, dim in product(order, order):
-                if loop in loops and dim in dims and order.index(dim) > order.index(loop):
-                    pin: Pinning = ("input" if operand == "input" else "weights", loop, dim)
-                    if asked is None or pin == (asked.operand, asked.loop, asked.dim):
-                        yield pin
 
-    def _signature(self, order: tuple[Dim, ...], keep: bool, pin: tuple[str, Dim, Dim] | None) -> object:
-        """All of an order that the closed forms look at."""
-        model = Model(self.shape, self.machine, Structure(_NO_DEAL, order, keep))
-        sets: list[object] = []
-        for role, relevant in sorted(model.relevant.items()):
-            end = model.structure.innermost(relevant)
-            sets.append((role, frozenset(d for d in order[: max(end, 0)] if d not in relevant)))
-        inner = model.structure.inside
-        around_y = tuple(inner(d, "y") for d in ("x", "k", "c", "g")) if "y" in order else ()
-        held: tuple[object, ...] = ()
-        if pin:
-            operand, loop, dim = pin
-            relevant = model.relevant[operand]
-            without = model.structure.innermost(relevant - {dim})
-            ends = (without, order.index(loop))
-            outside = tuple(frozenset(d for d in order[: max(e, 0)] if d not in relevant) for e in ends)
-            held = (pin, outside, tuple(inner(d, loop) for d in DIMS))
-        return tuple(sets), model.halo_axis, model.spills, around_y, held
+class _Signature(NamedTuple):
+    """All of an order, and what is pinned, that the closed forms look at.
+
+    Attributes:
+        repeats: for every operand the loops that load it again, and likewise for what is pinned and what is not.
+        halo_axis: along which a halo is kept; ``spills``: whether partial sums leave and return.
+        waits: what decides how much is on chip that waits for the next rows.
+        pinned: the pin, and what decides how much is pinned.
+    """
+
+    repeats: tuple[frozenset[Dim], ...]
+    halo_axis: Dim | None
+    spills: bool
+    waits: tuple[bool, ...]
+    pinned: tuple[object, ...]
+
+    def moves_no_more(self, other: _Signature) -> bool:
+        """Whether it moves no more bytes than another that pins as much: with any tiles."""
+        return (
+            (self.waits, self.pinned) == (other.waits, other.pinned)
+            and other.halo_axis in (self.halo_axis, None)
+            and self.spills <= other.spills
+            and all(mine <= theirs for mine, theirs in zip(self.repeats, other.repeats, strict=True))
+        )
+
+
+@lru_cache(maxsize=4096)
+def _frugal(
+    active: tuple[Dim, ...], limits: Limits, pinnable: tuple[Operand, ...], roles: _Roles, waiting: bool
+) -> tuple[Loops, ...]:  # fmt: skip
+    found: dict[_Signature, Loops] = {}
+    for loops in _structures(active, limits, pinnable, roles):
+        signature = _signature(*loops, roles)
+        if not waiting:
+            signature = signature._replace(waits=())
+        if not any(other.moves_no_more(signature) for other in found):
+            found = {other: of for other, of in found.items() if not signature.moves_no_more(other)}
+            found[signature] = loops
+    return tuple(found.values())
+
+
+@lru_cache(maxsize=4096)
+def _structures(
+    active: tuple[Dim, ...], limits: Limits, pinnable: tuple[Operand, ...], roles: _Roles
+) -> tuple[Loops, ...]:  # fmt: skip
+    # A kept halo holds no more than a reloaded one and loads less: reloading is only ever asked for.
+    keep = limits.keep is None or limits.keep
+    found: dict[_Signature, Loops] = {}
+    for order in permutations(active):
+        if _allows(limits, order):
+            for pin in _pins(limits, order, pinnable):
+                found.setdefault(_signature(order, keep, pin, roles), (order, keep, pin))
+    return tuple(found.values())
+
+
+def _allows(limits: Limits, order: tuple[Dim, ...]) -> bool:
+    wanted = limits.order
+    if wanted is not None and tuple(d for d in wanted if d in order) != order:
+        return False
+    return limits.dataflow is None or limits.dataflow in dataflow(order)
+
+
+def _pins(limits: Limits, order: tuple[Dim, ...], pinnable: Collection[Operand]) -> Iterator[Pinning | None]:
+    asked = limits.pin
+    if not isinstance(asked, Pin):
+        yield None
+    if asked is False:
+        return
+    ways: dict[Operand, tuple[str, str]] = {"input": ("k", "yxcg"), "weights": ("yx", "kcg")}
+    for operand in pinnable:
+        loops, dims = ways[operand]
+        for loop, dim in product(order, order):
+            if loop in loops and dim in dims and order.index(dim) > order.index(loop):
+                pin: Pinning = (operand, loop, dim)
+                if asked is None or pin == (asked.operand, asked.loop, asked.dim):
+                    yield pin
+
+
+def _signature(order: tuple[Dim, ...], keep: bool, pin: Pinning | None, roles: _Roles) -> _Signature:
+    structure = Structure(_NO_DEAL, order, keep)
+    around, inner, dims_of = structure.around, structure.inside, dict(roles)
+    repeats = [frozenset(around(dims)) for _, dims in roles]
+    waits = tuple(inner(d, "y") for d in ("x", "k", "c", "g")) if "y" in order else ()
+    pinned: tuple[object, ...] = ()
+    if pin:
+        operand, loop, dim = pin
+        dims = dims_of[operand]
+        repeats += [frozenset(around(dims, end)) for end in (structure.innermost(dims - {dim}), order.index(loop))]
+        pinned = (pin, *(inner(d, loop) for d in DIMS))
+    halo_axis = structure.halo_axis(dims_of.get("input", frozenset())) if keep else None
+    return _Signature(tuple(repeats), halo_axis, structure.spills, waits, pinned)
 
 
 _NO_DEAL = Deal("", 1, (1,), (1,), 1, False, 1)

@@ -39,6 +39,13 @@ def home(lines: int, units: int, unit: int) -> int:
     return ((1 << (min(first + block, lines) - first)) - 1) << first
 
 
+@lru_cache(maxsize=65536)
+def fullest(lines: int, units: int, each: int, wanted: int) -> int:
+    """Lines that are wanted of the first ``each`` ones of every unit's block, in the unit that has most of them."""
+    mask = kept(lines, units, each) & wanted
+    return max((mask & home(lines, units, u)).bit_count() for u in range(units))
+
+
 class Section(NamedTuple):
     """What one step does in one strip.
 
@@ -148,9 +155,24 @@ class Group:
     spilled: frozenset[int] = frozenset()
 
     @cached_property
+    def strips_only(self) -> bool:
+        """Whether it is cut into strips alone, for some of its maps go another way than as rows that wait."""
+        return bool(self.spilled) or any(part.ahead is not None for part in self.parts)
+
+    @cached_property
     def computed(self) -> dict[int, int]:
         """Maps computed, and the part that computes each."""
         return {m: i for i, part in enumerate(self.parts) for m in part.outputs}
+
+    @cached_property
+    def needed(self) -> dict[int, int]:
+        """For every map the lines that the group reads."""
+        found: dict[int, int] = {}
+        for part in self.parts:
+            for m, rows, _, _ in part.reads:
+                for image in range(self.images):
+                    found[m] = found.get(m, 0) | touched(rows, 0, part.rows) << image * rows.size
+        return found
 
     @cached_property
     def passing(self) -> dict[int, int]:
@@ -169,6 +191,16 @@ class Group:
 
     def cumulative(self, bounds: Sequence[int]) -> list[list[int]]:
         """For every part the rows computed by the end of each strip, where the last step's are ``bounds``."""
+        key = tuple(bounds)
+        if key not in self._cumulative:
+            self._cumulative[key] = self._find_cumulative(bounds)
+        return self._cumulative[key]
+
+    @cached_property
+    def _cumulative(self) -> dict[tuple[int, ...], list[list[int]]]:
+        return {}
+
+    def _find_cumulative(self, bounds: Sequence[int]) -> list[list[int]]:
         if self.whole:
             made = self.whole.cumulative(bounds)
             return [made[part.step] for part in self.parts]
@@ -232,12 +264,19 @@ class Group:
             blocks[unit] = (start, end)
             output[unit] = ((1 << (end - start)) - 1) << (base + start)
         needs: list[tuple[int, int, int]] = []
-        for m, rows, _, _ in part.reads:
-            for unit, (start, end) in enumerate(blocks):
-                if end > start:
-                    needs.append((m, unit, touched(rows, start, end) << image * rows.size))
+        for m, rows, known in self._looks[i]:
+            for unit, block in enumerate(blocks):
+                if block[1] > block[0]:
+                    if block not in known:
+                        known[block] = touched(rows, *block)
+                    needs.append((m, unit, known[block] << image * rows.size))
         at = i, part.step, part.block, part.columns, image, strip
         return Section(*at, first, stop, tuple(blocks), tuple(needs), tuple(output))
+
+    @cached_property
+    def _looks(self) -> tuple[tuple[tuple[int, Window, dict[tuple[int, int], int]], ...], ...]:
+        """For every part the maps that it reads, by which windows, and the rows touched as far as they are known."""
+        return tuple(tuple((m, rows, _touches(rows)) for m, rows, _, _ in part.reads) for part in self.parts)
 
     @cached_property
     def homes(self) -> tuple[tuple[int, ...], ...]:
@@ -262,6 +301,12 @@ class Group:
 def _reach(window: Window) -> tuple[int, ...]:
     """Rows (or columns) of the input, from the first, that so many of the output take."""
     return tuple(touched(window, 0, rows).bit_length() if rows else 0 for rows in range(window.out + 1))
+
+
+@lru_cache(maxsize=1024)
+def _touches(window: Window) -> dict[tuple[int, int], int]:
+    """For rows of the output the rows that they touch: filled by whoever asks."""
+    return {}
 
 
 End = tuple[int, int, tuple[int, ...]]
@@ -303,15 +348,10 @@ class Walk:
                 counts[step] = counts.get(step, 0) + len({*rows} - {0}) * self.group.images
         return tuple(counts[step] for step in sorted(counts))
 
-    @cached_property
+    @property
     def needed(self) -> dict[int, int]:
         """For every map the lines that the group reads."""
-        found: dict[int, int] = {}
-        for part in self.group.parts:
-            for m, rows, _, _ in part.reads:
-                for image in range(self.group.images):
-                    found[m] = found.get(m, 0) | touched(rows, 0, part.rows) << image * rows.size
-        return found
+        return self.group.needed
 
     @cached_property
     def visits(self) -> tuple[Visit, ...]:

@@ -6,10 +6,11 @@ schedule or as broadcastable arrays in the search, and returns bytes. The rules 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -44,16 +45,47 @@ class Structure:
 
     def innermost(self, dims: frozenset[Dim]) -> int:
         """Position of the innermost active loop among ``dims``, -1 if none is active."""
-        return max((i for i, d in enumerate(self.order) if d in dims), default=-1)
+        return _innermost(self.order, dims)
+
+    def around(self, dims: frozenset[Dim], position: int | None = None) -> tuple[Dim, ...]:
+        """The other loops outside the innermost of ``dims``, or outside a position."""
+        return _around(self.order, dims, position)
+
+    def halo_axis(self, dims: frozenset[Dim]) -> Dim | None:
+        """The axis along which an input tile moves by one that ``dims`` decide: its halo may be kept."""
+        innermost = self.innermost(dims)
+        inner = self.order[innermost] if innermost >= 0 else None
+        return inner if inner in ("y", "x") else None
+
+    @property
+    def spills(self) -> bool:
+        """Whether output tiles leave and return while the c loop is open (rule 4)."""
+        return "c" in self.order and any(self.inside(d, "c") for d in ("y", "x", "k", "g"))
+
+
+@lru_cache(maxsize=16384)
+def _innermost(order: tuple[Dim, ...], dims: frozenset[Dim]) -> int:
+    return max((i for i, d in enumerate(order) if d in dims), default=-1)
+
+
+@lru_cache(maxsize=16384)
+def _around(order: tuple[Dim, ...], dims: frozenset[Dim], position: int | None) -> tuple[Dim, ...]:
+    end = _innermost(order, dims) if position is None else position
+    return tuple(d for d in order[: max(end, 0)] if d not in dims)
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tile choices: candidate indices of the row and column tables and of the plane tables, pinned tiles."""
+    """Tile choices: candidate indices of the row and column tables and of the plane tables, pinned tiles.
+
+    Attributes:
+        known: figures of single axes and planes that were asked for already, whatever is pinned.
+    """
 
     tables: Mapping[Dim, AxisTable | PlaneTable]
     index: Mapping[Dim, Array]
     pinned: Array = 0
+    known: dict[object, Array] = field(default_factory=dict[object, Array], compare=False, repr=False)
 
     def axis(self, dim: Dim) -> AxisTable:
         """The candidates of rows or columns."""
@@ -67,14 +99,25 @@ class Tiles:
         assert isinstance(table, PlaneTable)
         return table
 
-    @cached_property
+    def once(self, key: object, find: Callable[[], Array]) -> Array:
+        """A figure that does not depend on how many tiles are pinned, worked out when first asked for."""
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = find()
+        return found
+
+    @property
     def trips(self) -> dict[Dim, Array]:
         """Trips of every loop."""
-        return {d: self.tables[d].trips[self.index[d]] for d in self.tables}
+        found: dict[Dim, Array] = self.once("trips", self._trips)
+        return found
+
+    def _trips(self) -> dict[Dim, Array]:
+        return {d: table.trips[self.index[d]] for d, table in self.tables.items()}
 
     def size(self, dim: Dim) -> Array:
         """Tile size of a plane axis."""
-        return self.plane(dim).size[self.index[dim]]
+        return self.once((dim, "size"), lambda: self.plane(dim).size[self.index[dim]])
 
     def last(self, dim: Dim) -> Array:
         """Last tile's size of a plane axis."""
@@ -82,13 +125,36 @@ class Tiles:
 
     def at(self, dim: Dim, column: str) -> Array:
         """A column of a row or column table."""
-        return getattr(self.axis(dim), column)[self.index[dim]]
+        return self.once((dim, column), lambda: getattr(self.axis(dim), column)[self.index[dim]])
 
     def pins(self, dim: Dim, column: str, pinned: Array, keep: bool | None = None) -> Array:
         """A pinned figure of a row or column table, with so many tiles pinned."""
         table = self.axis(dim)
         values = getattr(table.pins, column)
-        return (values if keep is None else values[int(keep)])[table.offset[self.index[dim]] + pinned]
+        if keep is not None:
+            values = values[int(keep)]
+        if isinstance(pinned, int) and not pinned:
+            return self.once((dim, column, keep), lambda: values[table.offset[self.index[dim]]])
+        return values[table.offset[self.index[dim]] + pinned]
+
+
+def relevant(shape: Shape) -> Mapping[str, frozenset[Dim]]:
+    """For every operand of a layer that its nest moves the axes that decide which tile of it is used."""
+    return _relevant(shape.kind == "vector", shape.second, shape.n > 1, shape.on_chip)
+
+
+@lru_cache(maxsize=256)
+def _relevant(
+    vector: bool, second: tuple[bool, bool, bool, bool] | None, images: bool, on_chip: tuple[str, ...]
+) -> Mapping[str, frozenset[Dim]]:  # fmt: skip
+    found: dict[str, frozenset[Dim]] = dict(RELEVANT)
+    if vector:
+        n, y, x, k = second or (False, False, False, False)
+        axes: tuple[tuple[Dim, bool], ...] = (("y", y or (n and images)), ("x", x), ("k", k))
+        found["input"], found["other"] = VECTOR_INPUT, frozenset(d for d, has in axes if has)
+    for role in {*on_chip} - {"output"}:
+        found.pop(REPORTED.get(role, role), None)
+    return MappingProxyType(found)
 
 
 class Model:
@@ -98,28 +164,9 @@ class Model:
         self.shape, self.machine, self.structure = shape, machine, structure
         self.order = structure.order
         self.word = machine.word_bytes
-        self.relevant = dict(RELEVANT)
-        if shape.kind == "vector":
-            self.relevant["input"] = VECTOR_INPUT
-            self.relevant["other"] = self._second_dims()
-        for role in {*shape.on_chip} - {"output"}:
-            self.relevant.pop(REPORTED.get(role, role), None)
-        innermost = structure.innermost(self.relevant.get("input", frozenset()))
-        inner = self.order[innermost] if innermost >= 0 else None
-        self.halo_axis: Dim | None = inner if inner in ("y", "x") else None
-        """The axis along which the input tile moves by one: its halo may be kept."""
+        self.relevant = relevant(shape)
+        self.halo_axis = structure.halo_axis(self.relevant.get("input", frozenset()))
         self._homes: dict[str, Memory] = {}
-
-    def _second_dims(self) -> frozenset[Dim]:
-        has = self.shape.second or (False, False, False, False)
-        dims: set[Dim] = set()
-        if has[1] or (has[0] and self.shape.n > 1):
-            dims.add("y")
-        if has[2]:
-            dims.add("x")
-        if has[3]:
-            dims.add("k")
-        return frozenset(dims)
 
     def kept(self, dim: Dim) -> bool:
         """Whether loads along an axis skip what the tile before holds."""
@@ -127,12 +174,9 @@ class Model:
 
     def passes(self, role: str, t: Tiles, position: int | None = None) -> Array:
         """How often a role's tiles are gone through: trips of the other loops outside its innermost one (rule 1)."""
-        relevant = self.relevant[role]
-        end = self.structure.innermost(relevant) if position is None else position
         product: Array = 1
-        for dim in self.order[: max(end, 0)]:
-            if dim not in relevant:
-                product = product * t.trips[dim]
+        for dim in self.structure.around(self.relevant[role], position):
+            product = product * t.trips[dim]
         return product
 
     # -- DRAM bytes -------------------------------------------------------------------------------------------
@@ -162,8 +206,8 @@ class Model:
 
     @property
     def spills(self) -> bool:
-        """Whether output tiles leave and return while the c loop is open (rule 4)."""
-        return "c" in self.order and any(self.structure.inside(d, "c") for d in ("y", "x", "k", "g"))
+        """See :class:`Structure`."""
+        return self.structure.spills
 
     def bytes(self, t: Tiles) -> Array:
         """All payload bytes."""
@@ -289,7 +333,7 @@ class Model:
         return self._homes[role]
 
     def _output_planes(self, t: Tiles) -> Array:
-        return self.structure.deal.held_planes(t.size("g"), t.size("k"), self.level("output"))
+        return self.planes_over(t, False, False, self.level("output"))
 
     def _output_words(self, t: Tiles, tile: Array) -> Array:
         wide = self.machine.accumulator_bytes // self.word if "c" in self.order else 1
@@ -320,6 +364,9 @@ class Model:
 
     def planes_over(self, t: Tiles, all_g: bool, all_k: bool, level: int) -> Array:
         """Planes that a unit of a level holds of a tile, or summed over all g and k tiles."""
+        return t.once((all_g, all_k, level), lambda: self._planes_over(t, all_g, all_k, level))
+
+    def _planes_over(self, t: Tiles, all_g: bool, all_k: bool, level: int) -> Array:
         deal = self.structure.deal
         gs = [(t.trips["g"] - 1, t.size("g")), (1, t.last("g"))] if all_g else [(1, t.size("g"))]
         ks = [(t.trips["k"] - 1, t.size("k")), (1, t.last("k"))] if all_k else [(1, t.size("k"))]
@@ -436,11 +483,10 @@ class Model:
         pin, level, deal = self.structure.pin, self.level("weights"), self.structure.deal
         taps = self.shape.y.kernel * self.shape.x.kernel
         dim = pin[2] if pin and pin[0] == "weights" else None
+        if not dim:
+            return self.planes_over(t, False, False, level) * t.size("c") * taps
         k, c, g = (self.unpinned(t, d, dim) for d in ("k", "c", "g"))
-        words = deal.held_planes(g, k, level) * c * taps
-        if dim:
-            words = words + self.pinned_words(t)
-        return words
+        return deal.held_planes(g, k, level) * c * taps + self.pinned_words(t)
 
     def pinned_words(self, t: Tiles) -> Array:
         """Words of the pinned tiles in the fullest instance of their memory."""
