@@ -318,8 +318,8 @@ DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
     (lambda text: b"[" * 100_000, "not a JSON document"),
     (lambda text: b"[]", "not a JSON object"),
     (lambda text: b"{}", "it states no format"),
-    (lambda text: b'{"format": 3}', "has no 'sha256'"),
-    (lambda text: b'{"format": 3, "format": 3}', "a key stands twice"),
+    (lambda text: b'{"format": 4}', "has no 'sha256'"),
+    (lambda text: b'{"format": 4, "format": 4}', "a key stands twice"),
     (lambda text: b'{"format": NaN}', "NaN is no JSON number"),
 ]
 
