@@ -19,7 +19,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import dnnc
-from dnnc import artifact, documents, ways
+from dnnc import artifact, cuts, documents
 from dnnc.agreement import agree
 from dnnc.chip import Chip
 from dnnc.constraints import loads
@@ -384,7 +384,7 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fused") / "net.dnnc"
     with pytest.MonkeyPatch.context() as patch:
         # In blocks of columns a group leaves no rows to the next one, which is what is changed here.
-        patch.setattr(ways, "BLOCKS", ())
+        patch.setattr(cuts, "BLOCKS", ())
         dnnc.compile(chain(), small("strips beside rows that stay")).save(path)
     return path
 
