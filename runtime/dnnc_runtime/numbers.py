@@ -218,7 +218,8 @@ class Fixed:
         """Rounded half up and saturated."""
         # A power of two scales exactly, and much faster than ldexp.
         scaled: NDArray[np.float64] = np.multiply(values, 2.0**self.fraction_bits, dtype=np.float64)
-        return self._saturate(np.floor(scaled + 0.5), tally)
+        scaled += 0.5
+        return self._saturate(np.floor(scaled, out=scaled), tally)
 
     def dequantise(self, words: Words) -> Floats:
         """Exact."""
