@@ -35,7 +35,7 @@ def window(
         dtype: type of the elements, which may be wider than a word.
     """
     item = words.itemsize
-    return np.ndarray(counts, dtype or words.dtype, words, base * item, tuple([step * item for step in steps]))
+    return np.ndarray(counts, dtype or words.dtype, words, base * item, tuple(map(item.__mul__, steps)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +122,14 @@ def reach(bank: Bank, piece: Piece, width: int) -> tuple[Reach, bool]:
     Raises:
         DisagreementFault: the piece is outside the memory.
     """
-    end, apart = piece.base + width, True
+    words, apart = width, True
     for axis, step in zip(reversed(piece.region), reversed(piece.pitch), strict=True):
-        more = (axis[0].count if len(axis) == 1 else extent(axis)) - 1
-        if more:
-            apart = apart and step >= end - piece.base
-            end += more * step
+        count = axis[0].count if len(axis) == 1 else extent(axis)
+        if count != 1:
+            if step < words:
+                apart = False
+            words += (count - 1) * step
+    end = piece.base + words
     if piece.base < 0 or end > bank.words or min(piece.pitch) < 0:
         raise DisagreementFault(f"words {piece.base}..{end - 1} of memory {bank.name!r}, which has {bank.words}")
     return Reach(piece.base, end), apart

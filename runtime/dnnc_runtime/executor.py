@@ -1,8 +1,8 @@
 """Executes a program inside memories of the machine's real size.
 
 DRAM is an array of words for each tensor, an on-chip memory an array of words for each of its units. Compute
-instructions read and write only the latter. The structural checks run in step, ahead of the numbers: no word is
-read here that they have not found to hold what is wanted.
+instructions read and write only the latter. The structural checks run in step, ahead of the numbers, unless they
+are done: no word is read here that they have not found to hold what is wanted.
 """
 
 from __future__ import annotations
@@ -71,12 +71,17 @@ def execute(
             or a host node has nothing to run it.
         DisagreementFault: the program is not consistent with itself (see :mod:`dnnc_runtime.checks`).
     """
-    checks, system = Checks(program), numbers or Float32()
+    system = numbers or Float32()
     dram = Dram(program, program.constants if constants is None else constants, system)
     dram.feed(program.inputs, inputs)
     arithmetic = Arithmetic(program, dram, system, host or program.host, keep_values)
-    tell(program, [checks, arithmetic, *listeners])
-    checks.finish()
+    checks = program.checked
+    if checks and checks.hold(program):
+        tell(program, [arithmetic, *listeners])
+    else:
+        checks = Checks(program)
+        tell(program, [checks, arithmetic, *listeners])
+        checks.finish()
     if not keep_values:
         return dram.result(program, (), arithmetic.tallies)
     for tensor, words in arithmetic.computed.items():
