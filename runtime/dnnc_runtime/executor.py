@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -314,5 +314,7 @@ def _together(accesses: Sequence[Access]) -> Access:
     """Accesses of one role to regions of neighbouring rows as one."""
     if len(accesses) == 1:
         return accesses[0]
-    pieces = tuple([piece for _, some, _ in accesses for piece in some])
+    # Those that lie alike in several units one behind the other, so that they are copied at once.
+    across = zip_longest(*[pieces for _, pieces, _ in accesses])
+    pieces = tuple([piece for some in across for piece in some if piece is not None])
     return accesses[0][0], pieces, stacked([region for _, _, region in accesses])
