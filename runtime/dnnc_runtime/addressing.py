@@ -247,4 +247,4 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def extents(region: Region) -> tuple[int, ...]:
     """Number of listed coordinates of every axis."""
-    return tuple([extent(axis) for axis in region])
+    return tuple(map(extent, region))
