@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dnnc_runtime import Counters, Fixed, Float32, Numbers, Result, execute, refer, walk
-from dnnc_runtime.errors import UsageFault
+from dnnc_runtime.errors import DisagreementFault, UsageFault
 from dnnc_runtime.program import (
     Activation,
     Compute,
@@ -31,6 +32,7 @@ from dnnc_runtime.program import (
     Window,
 )
 from dnnc_runtime.tensor import Piece, View, span
+from dnnc_runtime.walk import checked
 from runtime_tiler import Conv, alone, data, dense, feeds, machine, program
 
 TOY = machine()
@@ -176,6 +178,25 @@ def test_wrong_arguments_are_a_users_fault() -> None:
         execute(made, {**inputs, "input": inputs["input"][0]}, constants)
     with pytest.raises(UsageFault, match="constant 'bias' has no loader"):
         execute(made, inputs, {"weights": constants["weights"]})
+
+
+def test_a_checked_program_is_not_checked_again_unless_it_was_changed() -> None:
+    """It computes and counts the same; what another program found says nothing of this one."""
+    right, feed = program(CONV, TOY), feeds(data(CONV, 0))
+    done = checked(right)
+    assert done.checked is not None
+    assert [done.checked.hold(some) for some in (done, replace(done, inputs=()))] == [True, False]
+    for numbers in (Float32(), FIXED):
+        once, again = (execute(p, *feed, numbers, keep_values=True) for p in (right, done))
+        assert once.saturations == again.saturations
+        assert once.values.keys() == again.values.keys()
+        assert all(np.array_equal(once.values[name], again.values[name]) for name in once.values)
+    (section,) = right.sections
+    forgetful = replace(section, instructions=section.instructions[1:])
+    with pytest.raises(DisagreementFault):
+        execute(replace(done, sections=(forgetful,)), *feed)
+    with pytest.raises(DisagreementFault):
+        checked(replace(right, sections=(forgetful,)))
 
 
 def test_values_are_kept_on_request() -> None:

@@ -35,7 +35,7 @@ def window(
         dtype: type of the elements, which may be wider than a word.
     """
     item = words.itemsize
-    return np.ndarray(counts, dtype or words.dtype, words, base * item, tuple([step * item for step in steps]))
+    return np.ndarray(counts, dtype or words.dtype, words, base * item, tuple(map(item.__mul__, steps)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +52,17 @@ def banks(machine: Machine) -> dict[str, Bank]:
     return {m.name: Bank(m.name, m.bytes // machine.word_bytes, machine.instances(m)) for m in machine.memories}
 
 
-def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides: Sequence[int]) -> list[Box]:
+def placed(bank: Bank, pieces: Sequence[Piece], offset: int, strides: Sequence[int]) -> list[Box]:
     """The words of pieces in a bank, and their places on the other side, such as a view.
 
     Pieces that lie alike in evenly spaced units become one box, so that they can be copied or compared at once.
 
     Args:
-        width: words of one element.
+        pieces: of which :func:`reach` has found that they lie inside the memory.
         offset, strides: where the regions' coordinates lie on the other side.
 
     Raises:
-        DisagreementFault: a piece is outside the memory, or in no unit of it.
+        DisagreementFault: a piece is in no unit of the memory.
     """
     found: list[Box] = []
     last: Piece | None = None
@@ -74,7 +74,6 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
         shift = None if last is None else _shift(last, piece, strides)
         if shift is None:
             same = boxes(piece.region, piece.base, piece.pitch, offset, strides)
-            _check(bank, piece, width, same)
             last, shift = piece, 0
         for counts, here, pitch, there, steps in same:
             there += shift
@@ -85,16 +84,6 @@ def placed(bank: Bank, pieces: Sequence[Piece], width: int, offset: int, strides
             break
         found = fewer
     return found
-
-
-def _check(bank: Bank, piece: Piece, width: int, found: Sequence[Box]) -> None:
-    """Hold the boxes of a piece against the memory: they are less to go through than its axes."""
-    for counts, here, pitch, _, _ in found:
-        end = here + width
-        for count, step in zip(counts, pitch, strict=True):
-            end += (count - 1) * step
-        if here < 0 or end > bank.words or (pitch and min(pitch) < 0):
-            reach(bank, piece, width)
 
 
 def _shift(piece: Piece, other: Piece, strides: Sequence[int]) -> int | None:
@@ -133,12 +122,14 @@ def reach(bank: Bank, piece: Piece, width: int) -> tuple[Reach, bool]:
     Raises:
         DisagreementFault: the piece is outside the memory.
     """
-    end, apart = piece.base + width, True
+    words, apart = width, True
     for axis, step in zip(reversed(piece.region), reversed(piece.pitch), strict=True):
-        more = (axis[0].count if len(axis) == 1 else extent(axis)) - 1
-        if more:
-            apart = apart and step >= end - piece.base
-            end += more * step
+        count = axis[0].count if len(axis) == 1 else extent(axis)
+        if count != 1:
+            if step < words:
+                apart = False
+            words += (count - 1) * step
+    end = piece.base + words
     if piece.base < 0 or end > bank.words or min(piece.pitch) < 0:
         raise DisagreementFault(f"words {piece.base}..{end - 1} of memory {bank.name!r}, which has {bank.words}")
     return Reach(piece.base, end), apart
@@ -207,13 +198,11 @@ def boxes(region: Region, base: int, pitch: Sequence[int], offset: int, strides:
 
     Axes merge where both sides allow it, so that most boxes have one or two axes. An empty region has no boxes.
     """
-    single: list[Run] = []
     for axis in region:
         if len(axis) != 1:
             break
-        single.append(axis[0])
     else:
-        return [_box(single, base, pitch, offset, strides)]
+        return [_box([run for (run,) in region], base, pitch, offset, strides)]
     out: list[Box] = []
     for choice in product(*(_listed_runs(axis) for axis in region)):
         start = base + sum(skip * p for (skip, _), p in zip(choice, pitch, strict=True))
@@ -258,4 +247,4 @@ def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def extents(region: Region) -> tuple[int, ...]:
     """Number of listed coordinates of every axis."""
-    return tuple([extent(axis) for axis in region])
+    return tuple(map(extent, region))

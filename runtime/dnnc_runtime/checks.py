@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Checks:
     """A listener that raises :class:`DisagreementFault` at the first instruction that cannot mean what it says."""
 
     def __init__(self, program: Program) -> None:
+        self._of, self._finished = _structure(program), False
         self._machine = program.machine
         self._banks = banks(program.machine)
         self._levels = {memory.name: memory.level for memory in program.machine.memories}
@@ -66,6 +68,10 @@ class Checks:
             PoolTile: self._pool_tile,
             Host: self._host,
         }
+
+    def hold(self, program: Program) -> bool:
+        """Whether they are finished, and were those of all that a program does."""
+        return self._finished and all(map(is_, self._of, _structure(program)))
 
     def valid(self, view: View) -> bool:
         """Whether every word of a view in DRAM has been written."""
@@ -146,6 +152,7 @@ class Checks:
         for name in self._outputs:
             if not self.valid(self._written.place(name).view):
                 raise DisagreementFault(f"output {name!r} of the program was never written whole")
+        self._finished = True
 
     def _load(self, load: Load) -> None:
         self._transfer(load)
@@ -357,6 +364,12 @@ class Checks:
         for piece in pieces:
             if len(piece.instances) != 1:
                 raise DisagreementFault(f"a piece of {role} names units {piece.instances}; only loads broadcast")
+
+
+def _structure(program: Program) -> tuple[object, ...]:
+    """All that the checks of a program look at."""
+    p = program
+    return p.machine, p.tensors, p.sections, p.values, p.inputs, p.outputs
 
 
 def _by_role(accesses: Iterable[Access]) -> list[tuple[Role, list[Access]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,10 @@ class Dram:
                 self._words[tensor] = np.full(self._sizes[tensor], self._numbers.poison, self._numbers.word)
         return self._words[tensor]
 
-    def drop_constants(self) -> None:
-        """Forget constants; they are read again when next needed."""
-        self._words = {name: words for name, words in self._words.items() if name not in self._constant}
+    def drop_constants(self, used: Container[str] = ()) -> None:
+        """Forget constants, but those that are going to be used; they are read again when next needed."""
+        kept = self._words.items()
+        self._words = {name: words for name, words in kept if name not in self._constant or name in used}
 
     def whole(self, view: View) -> Words:
         """All elements of a view, without a copy."""

@@ -1,13 +1,15 @@
 """Executes a program inside memories of the machine's real size.
 
 DRAM is an array of words for each tensor, an on-chip memory an array of words for each of its units. Compute
-instructions read and write only the latter. The structural checks run in step, ahead of the numbers: no word is
-read here that they have not found to hold what is wanted.
+instructions read and write only the latter. The structural checks run in step, ahead of the numbers, unless they
+are done: no word is read here that they have not found to hold what is wanted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,12 +71,17 @@ def execute(
             or a host node has nothing to run it.
         DisagreementFault: the program is not consistent with itself (see :mod:`dnnc_runtime.checks`).
     """
-    checks, system = Checks(program), numbers or Float32()
+    system = numbers or Float32()
     dram = Dram(program, program.constants if constants is None else constants, system)
     dram.feed(program.inputs, inputs)
     arithmetic = Arithmetic(program, dram, system, host or program.host, keep_values)
-    tell(program, [checks, arithmetic, *listeners])
-    checks.finish()
+    checks = program.checked
+    if checks and checks.hold(program):
+        tell(program, [arithmetic, *listeners])
+    else:
+        checks = Checks(program)
+        tell(program, [checks, arithmetic, *listeners])
+        checks.finish()
     if not keep_values:
         return dram.result(program, (), arithmetic.tallies)
     for tensor, words in arithmetic.computed.items():
@@ -98,6 +105,9 @@ class Arithmetic:
         self._keep_values = keep_values
         self.computed: dict[str, Words] = {}
         self._dram = dram
+        # The last section of each tensor, and how many have ended.
+        self._last = {view.tensor: at for at, section in enumerate(program.sections) for _, view in section.views}
+        self._ended = 0
         self._numbers = numbers
         self._run = host
         self.tallies: dict[str, Tally] = {}
@@ -123,9 +133,10 @@ class Arithmetic:
         self._execute[type(instruction)](instruction)
 
     def end(self, section: Section) -> None:
-        """Drop what only this section needed."""
+        """Drop what no section needs any more."""
         self._chip.end(section.kept)
-        self._dram.drop_constants()
+        self._ended += 1
+        self._dram.drop_constants({tensor for tensor, last in self._last.items() if last >= self._ended})
 
     def _release(self, release: Release) -> None:
         """Released words keep their numbers here; that nobody reads them is checked."""
@@ -188,25 +199,30 @@ class Arithmetic:
     def _summed(self, compute: Compute, shares: Sequence[_Share]) -> Words:
         """What shares compute that are stacked."""
         kernel, numbers, tally = self._frame.kernel, self._numbers, self._tally
+        region = stacked([share.part.region for share in shares])
         sources, weights, *rest = zip(*(share.reads for share in shares), strict=True)
 
-        def gather(inputs: Sequence[Words]) -> Words:
+        def gather() -> Words:
+            """The input's taps: of neighbouring rows at once where they touch neighbouring rows."""
+            wanted = [(source, share.part.region) for source, share in zip(sources, shares, strict=True)]
+            if all(_neighbours(a, b) for a, b in pairwise(sources)):
+                wanted = [(_together(sources), region)]
             taken = [
-                kernels.gather(kernel, numbers, x, share.part.region, (source[2][1], source[2][2]))
-                for x, share, source in zip(inputs, shares, sources, strict=True)
+                kernels.gather(kernel, numbers, self._chip.read(source), some, (source[2][1], source[2][2]))
+                for source, some in wanted
             ]
             return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
 
         left = self._chip.prepared(sources, gather)
-        right = self._chip.prepared(weights[:1], lambda some: kernels.weigh(numbers, some[0]))
+        right = self._chip.prepared(weights[:1], lambda: kernels.weigh(numbers, self._chip.read(weights[0])))
         operands: dict[Role, Words] = {}
         for accesses in rest:
             role = accesses[0][0]
             if role in LASTING:
-                operands[role] = self._chip.prepared(accesses[:1], lambda some: some[0])
+                operands[role] = self._chip.prepared(accesses[:1], partial(self._chip.read, accesses[0]))
             else:
                 operands[role] = self._chip.read(_together(accesses))
-        products = kernels.multiply(left, right, stacked([share.part.region for share in shares]))
+        products = kernels.multiply(left, right, region)
         sums = numbers.accumulate(operands.get("accumulator"), products, tally)
         return kernels.finish(kernel, numbers, sums, operands, tally) if compute.last else sums
 
@@ -284,15 +300,21 @@ def _stacked(shares: Sequence[_Share]) -> list[list[_Share]]:
 def _goes_on(a: _Share, b: _Share) -> bool:
     if extent(a.part.region[0]) > 1 or not goes_on(a.part.region, b.part.region):
         return False
+    beside = zip(a.reads[2:], b.reads[2:], strict=True)
+    return all(_neighbours(here, there) for here, there in beside if here[0] not in LASTING)
+
+
+def _neighbours(a: Access, b: Access) -> bool:
+    """Whether accesses of one role are to neighbouring rows, so that they can be one."""
     # A piece that reached into the other's rows would hide what the other has there.
-    return all(
-        within(pieces, need) for share in (a, b) for role, pieces, need in share.reads[2:] if role not in LASTING
-    )
+    return goes_on(a[2], b[2]) and within(a[1], a[2]) and within(b[1], b[2])
 
 
 def _together(accesses: Sequence[Access]) -> Access:
     """Accesses of one role to regions of neighbouring rows as one."""
     if len(accesses) == 1:
         return accesses[0]
-    pieces = tuple([piece for _, some, _ in accesses for piece in some])
+    # Those that lie alike in several units one behind the other, so that they are copied at once.
+    across = zip_longest(*[pieces for _, pieces, _ in accesses])
+    pieces = tuple([piece for some in across for piece in some if piece is not None])
     return accesses[0][0], pieces, stacked([region for _, _, region in accesses])

@@ -218,7 +218,8 @@ class Fixed:
         """Rounded half up and saturated."""
         # A power of two scales exactly, and much faster than ldexp.
         scaled: NDArray[np.float64] = np.multiply(values, 2.0**self.fraction_bits, dtype=np.float64)
-        return self._saturate(np.floor(scaled + 0.5), tally)
+        scaled += 0.5
+        return self._saturate(np.floor(scaled, out=scaled), tally)
 
     def dequantise(self, words: Words) -> Floats:
         """Exact."""
@@ -276,19 +277,24 @@ class Fixed:
 
     def _wrap(self, wide: NDArray[np.int64], tally: Tally) -> Words:
         narrow: Words = wide.astype(self.accumulator)
-        limits = np.iinfo(self.accumulator)
-        if wide.size and wide.min() >= limits.min and wide.max() <= limits.max:
+        if _fits(wide, self.accumulator_bits):
             return narrow
         tally.overflows += int(np.count_nonzero(narrow != wide))
         return narrow
 
     def _saturate(self, values: NDArray[Any], tally: Tally) -> Words:
-        limits = np.iinfo(self.word)
-        if values.size and values.min() >= limits.min and values.max() <= limits.max:
+        if _fits(values, self.word_bits):
             return values.astype(self.word)
+        limits = np.iinfo(self.word)
         kept: Words = np.clip(values, limits.min, limits.max)
         tally.saturations += int(np.count_nonzero(kept != values))
         return kept.astype(self.word)
+
+
+def _fits(values: NDArray[Any], bits: int) -> bool:
+    """Whether there are values, and all are within two's complement of so many bits."""
+    top = 1 << bits - 1
+    return bool(values.size and values.min() >= -top and values.max() < top)
 
 
 @lru_cache(maxsize=64)

@@ -104,12 +104,12 @@ class OnChip:
         )
         return all(bool((some[1:] == some[:1]).all()) for some in found)
 
-    def prepared(self, accesses: Sequence[Access], make: Callable[[Sequence[Words]], Words]) -> Words:
-        """What ``make`` makes of needed regions, all of one role, remembered for as long as nobody overwrites them."""
+    def prepared(self, accesses: Sequence[Access], make: Callable[[], Words]) -> Words:
+        """What ``make`` makes of accesses, all of one role, remembered for as long as nobody overwrites their words."""
         bank = self._frame.homes[accesses[0][0]]
         found = self._prepared.get(bank.name, accesses)
         if found is None:
-            found = make([self.read(access) for access in accesses])
+            found = make()
             spans = [self._span(bank, role, pieces) for role, pieces, _ in accesses]
             words = Reach(min([span.first for span in spans]), max([span.end for span in spans]))
             self._prepared.put(bank.name, accesses, words, found)
@@ -137,7 +137,7 @@ class OnChip:
         self._forget(self._frame.homes[role], role, pieces)
         if len(pieces) == 1 and pieces[0].region == region:
             self._slots(role, pieces[0])[...] = words
-        elif within(pieces, region):
+        elif is_box(region):
             dense: Words = np.ascontiguousarray(words, self._types[role])
             for there, here in self._spread(access, dense):
                 here[...] = there
@@ -163,12 +163,11 @@ class OnChip:
         self, bank: Bank, role: Role, pieces: tuple[Piece, ...], offset: int, strides: tuple[int, ...]
     ) -> list[Box]:
         """:func:`placed`, remembered where many instructions have the same pieces."""
-        width = self._frame.widths[role]
         if role not in SHARED:
-            return placed(bank, pieces, width, offset, strides)
-        of = bank.name, width, offset, strides
+            return placed(bank, pieces, offset, strides)
+        of = bank.name, offset, strides
         found = self._places.get(pieces, of)
-        return self._places.put(pieces, of, placed(bank, pieces, width, offset, strides)) if found is None else found
+        return self._places.put(pieces, of, placed(bank, pieces, offset, strides)) if found is None else found
 
     def _span(self, bank: Bank, role: Role, pieces: tuple[Piece, ...]) -> Reach:
         """:func:`span_of`, remembered likewise."""
@@ -208,15 +207,19 @@ def positions(part: Region, whole: Region) -> tuple[NDArray[Any], ...]:
     return np.ix_(*(shared(axis, points)[0] for axis, points in zip(whole, part, strict=True)))
 
 
+def is_box(region: Region) -> bool:
+    """Whether every axis of a region is one interval."""
+    return all(len(axis) == 1 and axis[0].step == 1 for axis in region)
+
+
 def within(pieces: Sequence[Piece], need: Region) -> bool:
     """Whether the need is a box of intervals and the pieces lie inside it."""
-    bounds: list[tuple[int, int]] = []
-    for axis in need:
-        if len(axis) != 1 or axis[0].step != 1:
-            return False
-        bounds.append((axis[0].start, axis[0].start + axis[0].count))
+    if not is_box(need):
+        return False
     for piece in pieces:
-        for axis, (start, stop) in zip(piece.region, bounds, strict=True):
-            if axis[0].start < start or axis[-1].start + (axis[-1].count - 1) * axis[-1].step >= stop:
-                return False
+        for axis, whole in zip(piece.region, need, strict=True):
+            if axis is not whole:
+                start, stop = whole[0].start, whole[0].start + whole[0].count
+                if axis[0].start < start or axis[-1].start + (axis[-1].count - 1) * axis[-1].step >= stop:
+                    return False
     return True

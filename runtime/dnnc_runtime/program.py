@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -251,12 +251,29 @@ class Placement:
     view: View
 
 
+class Checked(Protocol):
+    """What the structural checks have found of a whole program; :mod:`dnnc_runtime.checks` makes them."""
+
+    def hold(self, program: Program) -> bool:
+        """Whether they are done, and were those of all that a program does."""
+        ...
+
+    def stored(self, tensor: str) -> NDArray[Any]:
+        """Which words of a tensor have been written in DRAM."""
+        ...
+
+    def computed(self, view: View) -> bool:
+        """Whether every word of a view is an input or was computed, be it in DRAM or not."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """Sections in execution order over DRAM tensors, and where the model's values lie.
 
     ``constants`` (loaders of the constant tensors) and ``host`` (runs what the array does not) are what a program
-    needs to compute numbers; they are no part of its text, nor of what it is equal to.
+    needs to compute numbers; they are no part of its text, nor of what it is equal to. Nor is ``checked``, with which
+    it need not be checked again where it is executed; :func:`dnnc_runtime.walk.checked` gives it.
     """
 
     machine: Machine
@@ -267,6 +284,7 @@ class Program:
     outputs: tuple[str, ...]
     constants: Constants = field(default_factory=dict[str, "Callable[[], NDArray[Any]]"], compare=False, repr=False)
     host: HostRun | None = field(default=None, compare=False, repr=False)
+    checked: Checked | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         from dnnc_runtime.program_text import write

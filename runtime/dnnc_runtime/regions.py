@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from math import prod
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +14,7 @@ from numpy.typing import NDArray
 from dnnc_runtime.tensor import Axis, Region, elements, extent, span
 
 Integers = NDArray[np.int64]
-
-MOST_COMPARED = 16
-"""Boxes that are compared in pairs; of more, cells are marked."""
+_Interval = tuple[int, int]
 
 
 @lru_cache(maxsize=4096)
@@ -127,28 +127,48 @@ def _spans(regions: Sequence[Region]) -> list[tuple[int, int]] | None:
 
 
 def _within(whole: Region, parts: Sequence[Region]) -> int | None:
-    """How many elements of a region the parts have; None if they overlap in it, are many, or not all are boxes."""
-    if len(parts) > MOST_COMPARED:
-        return None
-    found: list[tuple[tuple[int, int], ...]] = []
-    count = 0
-    for part in parts:
-        box: list[tuple[int, int]] = []
-        size = 1
-        for axis, bounds in zip(part, whole, strict=True):
-            if len(axis) != 1 or len(bounds) != 1 or axis[0].step != 1 or bounds[0].step != 1:
+    """How many elements of a region the parts have; None if not all are boxes, or it takes more to tell them apart."""
+    common = 1
+    varying: list[list[_Interval]] = []
+    for bounds, *axes in zip(whole, *parts, strict=True):
+        if len(bounds) != 1 or bounds[0].step != 1:
+            return None
+        low, high = bounds[0].start, bounds[0].start + bounds[0].count
+        if len({id(bounds), *map(id, axes)}) == 1:
+            common *= high - low
+            continue
+        found: list[_Interval] = []
+        for axis in axes:
+            if len(axis) != 1 or axis[0].step != 1:
                 return None
             start, stop = axis[0].start, axis[0].start + axis[0].count
-            low, high = bounds[0].start, bounds[0].start + bounds[0].count
-            start, stop = max(start, low), min(stop, high)
-            box.append((start, stop))
-            size *= max(0, stop - start)
-        if size:
-            if any(all(a < d and c < b for (a, b), (c, d) in zip(box, other, strict=True)) for other in found):
-                return None
-            found.append(tuple(box))
-            count += size
+            found.append((start if start > low else low, stop if stop < high else high))
+        varying.append(found)
+    if not varying:
+        return common * len(parts) if len(parts) < 2 else None
+    boxes = [box for box in zip(*varying, strict=True) if all(start < stop for start, stop in box)]
+    if not _apart(boxes):
+        return None
+    count: int = common * sum([prod([stop - start for start, stop in box]) for box in boxes])
     return count
+
+
+def _apart(boxes: Sequence[tuple[_Interval, ...]]) -> bool:
+    """Whether boxes come apart by cuts between them along one axis, then of each side along another, and so on."""
+    if len(boxes) < 2:
+        return True
+    for axis in range(len(boxes[0])):
+        sides: list[list[tuple[_Interval, ...]]] = []
+        reached = -1
+        for box in sorted(boxes, key=itemgetter(axis)):
+            start, stop = box[axis]
+            if start >= reached:
+                sides.append([])
+            sides[-1].append(box)
+            reached = max(reached, stop)
+        if len(sides) > 1:
+            return all(map(_apart, sides))
+    return False
 
 
 def _cells(regions: Sequence[Region]) -> tuple[tuple[int, ...], list[tuple[Integers, ...]]]:

@@ -185,7 +185,7 @@ class Tags:
         """The words of the output's tensor that the words of pieces hold."""
         self._settle(bank)
         tags = self._tags[bank.name]
-        for box in placed(bank, pieces, width, _NOTHING, _nowhere(pieces)):
+        for box in placed(bank, pieces, _NOTHING, _nowhere(pieces)):
             for word in range(width):
                 yield self._named(window(tags, box[0], box[1] + word, box[2]))
 
@@ -250,7 +250,7 @@ class Tags:
         if later:
             self._tagged.add(bank.name)
         for first, strides, pieces, width, _ in later:
-            for box in placed(bank, pieces, width, first, strides):
+            for box in placed(bank, pieces, first, strides):
                 wanted = _expected(box) if first else _NOTHING
                 for word in range(width):
                     window(tags, box[0], box[1] + word, box[2])[...] = wanted
@@ -259,7 +259,7 @@ class Tags:
 
     def _compare(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> None:
         width, tags = self._frame.widths[role], self._tags[bank.name]
-        for box in placed(bank, pieces, width, *self._places[role]):
+        for box in placed(bank, pieces, *self._places[role]):
             wanted = _expected(box)
             for word in range(width):
                 if not (window(tags, box[0], box[1] + word, box[2]) == wanted).all():

@@ -77,7 +77,7 @@ def extent(axis: Axis) -> int:
 
 def elements(region: Region) -> int:
     """Number of elements of a region."""
-    return prod(extent(axis) for axis in region)
+    return prod(map(extent, region))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from dnnc_runtime.checks import Checks
@@ -33,9 +34,23 @@ def walk(program: Program, listeners: Iterable[Listener] = ()) -> None:
             pieces that do not cover their transfers, an output element that is not computed exactly once, or is stored
             twice, or lost, an output of the program that nothing wrote.
     """
+    _checks(program, listeners)
+
+
+def checked(program: Program) -> Program:
+    """A program with all its structural checks done: executing it, in however many number systems, repeats none.
+
+    Raises:
+        DisagreementFault: as :func:`walk`.
+    """
+    return replace(program, checked=_checks(program, ()))
+
+
+def _checks(program: Program, listeners: Iterable[Listener]) -> Checks:
     checks = Checks(program)
     tell(program, [checks, *listeners])
     checks.finish()
+    return checks
 
 
 def tell(program: Program, listeners: Iterable[Listener]) -> None:
