@@ -364,7 +364,8 @@ class Model:
 
     def planes_over(self, t: Tiles, all_g: bool, all_k: bool, level: int) -> Array:
         """Planes that a unit of a level holds of a tile, or summed over all g and k tiles."""
-        return t.once((all_g, all_k, level), lambda: self._planes_over(t, all_g, all_k, level))
+        key = self.structure.deal.mode, all_g, all_k, level
+        return t.once(key, lambda: self._planes_over(t, all_g, all_k, level))
 
     def _planes_over(self, t: Tiles, all_g: bool, all_k: bool, level: int) -> Array:
         deal = self.structure.deal
