@@ -36,8 +36,8 @@ from dnnc.schedule_records import ScheduleRecord, record, restore
 from dnnc.segments import SCOPES, Alone, Best, Network, Segment, Strips
 from dnnc.space import Space, active_sets, fits, grid, locate, schedule_of
 from dnnc.steps import Steps, steps_of
+from dnnc.structure import Structure, Tiles
 from dnnc.together import alone_of, with_network
-from dnnc.traffic import Structure, Tiles
 from dnnc_runtime import machine as targets
 from dnnc_runtime.errors import ModelFault, UsageFault
 from dnnc_runtime.machine import Machine

@@ -27,7 +27,8 @@ from dnnc.segments import Alone, Segment
 from dnnc.space import ANYTHING, Limits, Space, schedule_of
 from dnnc.steps import Steps
 from dnnc.strips import kept
-from dnnc.traffic import Array, Model, Structure, Tiles, compulsory
+from dnnc.structure import Array, Structure, Tiles
+from dnnc.traffic import Model, compulsory
 from dnnc_runtime.program import Role
 
 Roles = tuple[Role, ...]
