@@ -36,15 +36,22 @@ from dnnc.schedule_records import ScheduleRecord, record, restore
 from dnnc.segments import SCOPES, Alone, Best, Network, Segment, Strips
 from dnnc.space import Space, active_sets, fits, grid, locate, schedule_of
 from dnnc.steps import Steps, steps_of
+from dnnc.structure import Structure, Tiles
 from dnnc.together import alone_of, with_network
-from dnnc.traffic import Structure, Tiles
 from dnnc_runtime import machine as targets
 from dnnc_runtime.errors import ModelFault, UsageFault
 from dnnc_runtime.machine import Machine
 from lowering import Net
 from strategies import cases, layers, machines
 
-PLAIN: Mapping[str, object] = {"bounds": [], "entering": [], "leaving": [], "schedule": None}
+PLAIN: Mapping[str, object] = {
+    "bounds": [],
+    "entering": [],
+    "leaving": [],
+    "spilled": [],
+    "handed": [],
+    "schedule": None,
+}
 """All of a segment of one layer by itself but its position."""
 
 SCHEMA = json.loads((Path(artifact.__file__).parent / "artifact.schema.json").read_text("utf-8"))
@@ -444,9 +451,7 @@ def joined(content: dict[str, Any]) -> None:
     segments = content["network"]["segments"]
     rows = list(range(1, 17))
     positions = list(range(segments[-1]["positions"][-1] + 1))
-    segments[:] = [
-        {"positions": positions, "bounds": rows, "entering": [], "leaving": [], "columns": [], "schedule": None}
-    ]
+    segments[:] = [{**PLAIN, "positions": positions, "bounds": rows, "columns": []}]
 
 
 def forgotten(content: dict[str, Any]) -> None:
@@ -459,10 +464,7 @@ def forgotten(content: dict[str, Any]) -> None:
 def apart(content: dict[str, Any]) -> None:
     """Layer by layer, with the figures of layers that run together."""
     count = content["network"]["segments"][-1]["positions"][-1] + 1
-    content["network"]["segments"] = [
-        {"positions": [at], "bounds": [], "entering": [], "leaving": [], "columns": [], "schedule": None}
-        for at in range(count)
-    ]
+    content["network"]["segments"] = [{**PLAIN, "positions": [at], "columns": []} for at in range(count)]
 
 
 def no_network(content: dict[str, Any]) -> None:
@@ -525,6 +527,8 @@ SEGMENT = ("network", "segments", 1)
         (put("network", "segments", 2, "entering", value=[[1, 2]]), "segment 2: 2 lines of map 1 are not on chip when"),
         (put("network", "segments", 0, "entering", value=[[0, 1]]), "segment 0: 1 lines of map 0 are not on chip when"),
         (put("network", "segments", 0, "leaving", value=[[1, 16]]), "segment 0: there is no room for its rows on chip"),
+        (put(*SEGMENT, "spilled", value=[0]), "network: segment 1: maps do not wait for the next strip, or go tile by"),
+        (put(*SEGMENT, "handed", value=[99]), "network: segment 1: maps do not wait for the next strip, or go tile by"),
         (whole, "network: segment 0: there is no room for its rows on chip"),
         (joined, "network: segment 0: there is no room for its rows on chip"),
         (forgotten, "network: segment 2: 1 lines of map 5 are not on chip when it starts"),

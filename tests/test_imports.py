@@ -18,7 +18,7 @@ RUNTIME = ROOT / "runtime" / "dnnc_runtime"
 ENTRY = {"__init__", "__main__", "artifact", "cli", "pipeline"}
 """What puts stages together; no stage knows of it."""
 
-VALUES = {"axis", "bus", "cycles", "graph", "layer", "layout", "schedule", "segments", "tables", "traffic"}
+VALUES = {"axis", "bus", "cycles", "graph", "layer", "layout", "schedule", "segments", "structure", "tables", "traffic"}
 """What stages hand to each other, and the pure functions of it; they know of no stage."""
 
 

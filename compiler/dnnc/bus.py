@@ -6,7 +6,8 @@ Every contiguous run of a DRAM transfer is rounded up to whole bursts.
 from __future__ import annotations
 
 from dnnc.schedule import Dim
-from dnnc.traffic import Array, Model, Tiles
+from dnnc.structure import Array, Tiles
+from dnnc.traffic import Model
 
 Plane = list[tuple[Array, Array]]
 """The tiles of a plane axis: (how many, size) pairs."""

@@ -12,8 +12,9 @@ from fractions import Fraction
 import numpy as np
 
 from dnnc.bus import Bus
+from dnnc.structure import Array, Tiles
 from dnnc.tables import valid_taps
-from dnnc.traffic import Array, Model, Tiles
+from dnnc.traffic import Model
 
 
 class ClosedForm:

@@ -16,7 +16,8 @@ from dnnc.least import Least
 from dnnc.points import Found, all_buffers, all_trips, at, fewest_buffers, held, length, listed, optimist, pace, roomier
 from dnnc.schedule import DIMS, Deal
 from dnnc.space import Space, active_sets, grid, schedule_of
-from dnnc.traffic import Array, Model, Structure, Tiles, compulsory
+from dnnc.structure import Array, Structure, Tiles
+from dnnc.traffic import Model, compulsory
 
 STEP = 1.05
 """Among equally few bytes, cycles are compared in steps of five percent: within a step fewer tiles decide. Without it,

@@ -18,7 +18,8 @@ from dnnc.enumerate import best, structures
 from dnnc.points import Buffers, Found, all_buffers, all_trips, at, held, length, listed, optimist, pace, roomier
 from dnnc.schedule import Ints
 from dnnc.space import Space, schedule_of
-from dnnc.traffic import Array, Model, Structure, Tiles
+from dnnc.structure import Array, Structure, Tiles
+from dnnc.traffic import Model
 
 STEP = 1.01
 """Cycles of the front are told apart in steps of one percent."""

@@ -9,7 +9,8 @@ from math import prod
 
 from dnnc.schedule import Dim, Ints
 from dnnc.space import Tables
-from dnnc.traffic import Model, Tiles
+from dnnc.structure import Tiles
+from dnnc.traffic import Model
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dnnc.layer import Layer
 from dnnc.places import Dealt, Places, Range, Unit
 from dnnc.schedule import DIMS, Dim, Schedule
 from dnnc.space import locate
-from dnnc.traffic import Model, Tiles
+from dnnc.structure import Tiles
+from dnnc.traffic import Model
 from dnnc_runtime.machine import Machine
 
 Index = dict[Dim, int]

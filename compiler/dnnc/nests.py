@@ -27,7 +27,8 @@ from dnnc.segments import Alone, Segment
 from dnnc.space import ANYTHING, Limits, Space, schedule_of
 from dnnc.steps import Steps
 from dnnc.strips import kept
-from dnnc.traffic import Array, Model, Structure, Tiles, compulsory
+from dnnc.structure import Array, Structure, Tiles
+from dnnc.traffic import Model, compulsory
 from dnnc_runtime.program import Role
 
 Roles = tuple[Role, ...]
@@ -284,18 +285,18 @@ def fewest(of: Space, memory: str, those: Sequence[Bounded] | None = None, found
     """The schedule that moves fewest bytes, and of those the one that takes least of a memory; None if none fits.
 
     Args:
-        those: the structures of the space, if they are known.
+        those: structures of the space that it takes, in the order of their bytes, if they are known.
         found: a schedule of the space that is known already.
     """
     floor = compulsory(of.shape, of.machine)
-    for bytes, structure, tiles, least in bounded(of) if those is None else those:
-        model = Model(of.shape, of.machine, structure)
+    for one in bounded(of) if those is None else those:
+        model = Model(of.shape, of.machine, one.structure)
         if found:
-            if bytes > found.bytes or (found.bytes <= floor and not found.used):
+            if one.bytes > found.bytes or (found.bytes <= floor and not found.used):
                 break
-            if found.bytes <= floor and not least.may_load_once(model):
+            if found.bytes <= floor and not one.least.may_load_once(model):
                 continue
-        for points in _candidates(of, model, tiles, found, memory):
+        for points in _candidates(of, model, one.tiles, found, memory):
             found = _better(model, points, memory, found)
     return found
 

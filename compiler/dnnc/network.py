@@ -109,6 +109,7 @@ class Search:
         nests: the schedules of layers with operands on chip, or in less memory; None: no layer runs so.
         tight: bytes of memory that some segments, by their layers, have to do without: not everything found a place.
         price: of the time that a plan takes; None: it is the bytes that are minimised, else their sum.
+        cuts: the cuts of groups, as far as they are known from other searches: only what is new is work.
     """
 
     steps: Steps
@@ -120,10 +121,10 @@ class Search:
     nests: Nests | None = None
     tight: Mapping[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
     price: Price | None = None
+    cuts: dict[Group, Cuts] = field(default_factory=dict[Group, Cuts])
     meter: Meter = field(default_factory=Meter)
     labels: int = 0
     proven: int = 0
-    _cuts: dict[Group, Cuts] = field(default_factory=dict[Group, Cuts])
     _blocks: dict[Block, Options] = field(default_factory=dict[Block, Options])
     _known: dict[tuple[Options, Before], Ways] = field(default_factory=dict[tuple[Options, Before], Ways])
     _members: dict[int, tuple[_Member, ...]] = field(default_factory=dict[int, tuple["_Member", ...]])
@@ -150,10 +151,10 @@ class Search:
 
     def again(self, tight: Mapping[tuple[int, ...], int], limit: int) -> Search:
         """Another search in which some segments have less memory, with what is known of groups."""
-        other = Search(self.steps, self.chip, self.alone, self.scope, limit, None, self.nests, tight, self.price)
-        other._cuts, other._blocks, other._known = self._cuts, self._blocks, self._known
-        for cuts in self._cuts.values():
-            cuts.meter = other.meter
+        other = Search(
+            self.steps, self.chip, self.alone, self.scope, limit, None, self.nests, tight, self.price, self.cuts
+        )
+        other._blocks, other._known = self._blocks, self._known
         return other
 
     def find(self) -> Found:
@@ -163,6 +164,8 @@ class Search:
         below some more, as far as the first: so few labels have to be gone into that could not be part of the cheapest
         plan. If that takes long, a plan is looked for by going into more. Where time has a price, nothing is proven.
         """
+        for cuts in self.cuts.values():
+            cuts.meter = self.meter
         self.proven = self._first.reach
         self._dive(1, 1)
         if self.price is None:
@@ -411,9 +414,9 @@ class Search:
     def _made_of(self, grouping: Grouping, stop: int, by_rows: bool, there: frozenset[int]) -> _Member:
         block = self._block(grouping, stop, by_rows)
         if block not in self._blocks:
-            if block.group not in self._cuts:
-                self._cuts[block.group] = Cuts(block.group, self.meter)
-            cuts = self._cuts[block.group]
+            if block.group not in self.cuts:
+                self.cuts[block.group] = Cuts(block.group, self.meter)
+            cuts = self.cuts[block.group]
             self._blocks[block] = Options(block, cuts, self.price.of_group(grouping, cuts) if self.price else _free)
         return _Member(stop, grouping, self._blocks[block], there)
 

@@ -9,7 +9,8 @@ from math import prod
 from typing import NamedTuple
 
 from dnnc.schedule import Deal
-from dnnc.traffic import MEMORY_ROLE, Model, Tiles
+from dnnc.structure import Tiles
+from dnnc.traffic import MEMORY_ROLE, Model
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.tensor import Axis, Piece, runs, span
 

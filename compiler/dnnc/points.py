@@ -10,7 +10,8 @@ import numpy as np
 
 from dnnc.schedule import DIMS, Dim, Ints, Pin, Schedule
 from dnnc.space import Space, fits, moved_in_steps
-from dnnc.traffic import Array, Model, Structure, Tiles
+from dnnc.structure import Array, Structure, Tiles
+from dnnc.traffic import Model
 
 CHUNK = 1 << 18
 """Points looked at in one go: bounds the memory of the search."""

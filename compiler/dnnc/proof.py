@@ -16,7 +16,8 @@ from ortools.sat.python import cp_model
 
 from dnnc.schedule import DIMS, Dim, Ints
 from dnnc.space import Space, active_sets, grid
-from dnnc.traffic import MEMORY_ROLE, Array, Model, Structure, Tiles
+from dnnc.structure import Array, Structure, Tiles
+from dnnc.traffic import MEMORY_ROLE, Model
 
 SEED = 1
 """Random seed of the solver; with one worker, results are the same every time."""

@@ -13,8 +13,9 @@ import numpy as np
 from dnnc.axis import Cut, Style, cuts, uniform_cut
 from dnnc.layer import Shape
 from dnnc.schedule import DIMS, Deal, Dim, Ints, Pin, Schedule, dataflow, deals
+from dnnc.structure import Array, Pinning, Structure, Tiles
 from dnnc.tables import AxisTable, PlaneTable, RowBytes, axis_table, plane_sizes, plane_table
-from dnnc.traffic import Array, Model, Pinning, Structure, Tiles, relevant
+from dnnc.traffic import Model, relevant
 from dnnc_runtime.errors import UsageFault
 from dnnc_runtime.machine import Machine
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import groupby, product
+from operator import add
 from typing import NamedTuple
 
 from dnnc.axis import touched
@@ -274,6 +275,11 @@ class Group:
         return Section(*at, first, stop, tuple(blocks), tuple(needs), tuple(output))
 
     @cached_property
+    def touches(self) -> tuple[tuple[int, ...], ...]:
+        """For every part the maps that it reads or computes."""
+        return tuple(tuple(dict.fromkeys([*(read.map for read in part.reads), *part.outputs])) for part in self.parts)
+
+    @cached_property
     def _looks(self) -> tuple[tuple[tuple[int, Window, dict[tuple[int, int], int]], ...], ...]:
         """For every part the maps that it reads, by which windows, and the rows touched as far as they are known."""
         return tuple(tuple((m, rows, _touches(rows)) for m, rows, _, _ in part.reads) for part in self.parts)
@@ -363,8 +369,7 @@ class Walk:
         spills = _Spills(self)
         for section in reversed(list(group.sections(self.bounds, self.blocks))):
             outputs = group.parts[section.part].outputs
-            maps = dict.fromkeys([*(m for m, _, _ in section.needs), *outputs])
-            ends = {m: (m, everyone.get(m, 0), tuple(each[m])) for m in maps}
+            ends = {m: (m, everyone.get(m, 0), tuple(each[m])) for m in group.touches[section.part]}
             ends |= spills.ends(section, ends)
             made = tuple((m, ends[m][1], tuple(ends[o] for o in group.overlays[m])) for m in outputs)
             visits.append(Visit(section, tuple(ends.values()), made))
@@ -376,13 +381,9 @@ class Walk:
 
     def made(self, m: int, image: int, strip: int) -> int:
         """The lines of a map computed in a strip."""
-        rows = self._cumulative[self.group.computed[m]]
+        rows = self.group.cumulative(self.bounds)[self.group.computed[m]]
         before = rows[strip - 1] if strip else 0
         return ((1 << rows[strip]) - (1 << before)) << image * self.group.parts[self.group.computed[m]].rows
-
-    @cached_property
-    def _cumulative(self) -> list[list[int]]:
-        return self.group.cumulative(self.bounds)
 
     @cached_property
     def again(self) -> dict[int, int]:
@@ -517,7 +518,7 @@ class _Running:
         over, rows, extra = self._compute(visit)
         leaving = [out for out, _, _ in visit.made if out in self.leaving] if group.units > 1 else ()
         homing = tuple(move for out in leaving for move in self._to_homes(section, out))
-        full = max(held + more for held, more in zip(self.held, extra, strict=True))
+        full = max(map(add, self.held, extra))
         dead = self._end(visit)
         for m, _, u, lines in over:
             self.held[u] += lines.bit_count() * group.sizes[m]

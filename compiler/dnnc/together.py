@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from dnnc.chip import Chip
+from dnnc.cuts import Cuts
 from dnnc.layer import HostLayer, Lowered
 from dnnc.nests import Nests
 from dnnc.network import Found, Search
@@ -16,6 +17,7 @@ from dnnc.price import Price
 from dnnc.realize import Misfit, Realized, realize
 from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Segment, Strips
 from dnnc.steps import Steps, steps_of
+from dnnc.strips import Group
 
 Timed = Callable[[Plan, Realized | None], float]
 """Cycles that a plan takes."""
@@ -56,6 +58,7 @@ class Together:
     interrupted: bool = False
     _found: dict[Scope, Found] = field(default_factory=dict[Scope, Found])
     _searches: dict[Scope, Search] = field(default_factory=dict[Scope, Search])
+    _cuts: dict[Group, Cuts] = field(default_factory=dict[Group, Cuts])
 
     def find(self, scope: Scope, timed: Timed) -> tuple[Plan, Realized | None]:
         """The best plan of a scope, made concrete; as it is if that is layer by layer.
@@ -108,7 +111,9 @@ class Together:
         machine, chip = self.plan.machine, Chip(self.plan.machine)
         alone = (0 if isinstance(layer, HostLayer) else layer.by_itself.cycles for layer in self.plan.layers)
         of_time = Price(chip, price * machine.dram.bytes_per_second / machine.clock_hz, tuple(alone))
-        search = Search(self.steps, chip, self.alone, scope, self._limit(HURRY), None, self.nests, price=of_time)
+        search = Search(
+            self.steps, chip, self.alone, scope, self._limit(HURRY), None, self.nests, price=of_time, cuts=self._cuts
+        )
         placed = self._attempts(search, search.find())
         if placed is None:
             return None
@@ -196,8 +201,9 @@ class Together:
 
     def _search(self, chip: Chip, scope: Scope, known: Found | None, hurry: int) -> Found:
         limit = self._limit(hurry)
-        self._searches[scope] = Search(self.steps, chip, self.alone, scope, limit, known, self.nests)
-        return self._searches[scope].find()
+        search = Search(self.steps, chip, self.alone, scope, limit, known, self.nests, cuts=self._cuts)
+        self._searches[scope] = search
+        return search.find()
 
     def _limit(self, hurry: int) -> int:
         """Work of a search."""
