@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import dnnc
 import published_schedule as example
 from dnnc import constraints
 from dnnc_runtime import machine
+from free_norms import without_norms
+from graphs import Builder
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,6 +28,20 @@ def text(name: str) -> str:
 def blocks(name: str, language: str) -> list[str]:
     """The code blocks of a document that are marked with a language."""
     return re.findall(rf"^```{language}\n(.*?)^```", text(name), re.M | re.S)
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def test_norms_that_nothing_folds_are_taken_out() -> None:
+    """By hand: layer by layer a norm reads and writes its 4x6x6 words, and has a scale and a shift for each channel."""
+    made = Builder(1, 4, 6, 0)
+    model = made.model(made.conv(made.norm(made.input), 8, 3))
+    moved = [
+        dnnc.compile(some, "two-buffer", plan="layerwise").plan.totals.dram_bytes
+        for some in (model, without_norms(model))
+    ]
+    assert moved[0] - moved[1] == 2 * (2 * 4 * 6 * 6 + 2 * 4)
 
 
 # -- the published schedule -------------------------------------------------------------------------------------------

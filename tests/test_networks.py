@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -31,6 +32,7 @@ from dnnc.search import DATAFLOWS, NEAR, Objective
 from dnnc.simplify import simplify
 from dnnc.space import Space
 from dnnc_runtime.machine import Machine, load
+from dnnc_runtime.walk import checked
 from networks import SHAPE_ONLY, shape_only
 from zoo import NETWORKS
 
@@ -92,6 +94,7 @@ def check_numbers(compiled: Compilation) -> None:
     inputs = {v: random.standard_normal(compiled.graph.value(v).shape, np.float32) for v in compiled.graph.inputs}
     # A copy has no value of the model to be compared with; the layer that reads it has.
     layers = {layer.name for layer in compiled.plan.on_array if ":copy" not in layer.name}
+    compiled = replace(compiled, program=checked(compiled.program))
     for system, most in SYSTEMS:
         found = dnnc.verify(compiled, inputs, system)
         assert {layer.name for layer in found.layers} >= layers

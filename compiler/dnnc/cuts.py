@@ -132,7 +132,7 @@ class Cuts:
         if level not in self._peaks:
             self._peaks[level] = Peaks(way)
             self.meter.work += sections
-        self.meter.work += 1 + (len(entering) + len(leaving)) * 4
+        self.meter.work += 1 + len(entering) + len(leaving)
         return self._peaks[level].run(entering, leaving)
 
     def needs(self, level: int) -> int:

@@ -117,7 +117,7 @@ class Nests:
     """The best schedules of a network's layers with operands on chip; equal layers are searched once.
 
     Attributes:
-        searched: how many schedules were looked for, and not known before.
+        searched: structures of the schedules that were looked for, and not known before.
         rooms: of segments that may be in a plan the bytes that their nests may take.
     """
 
@@ -159,7 +159,7 @@ class Nests:
         known = self._known[shape]
         nest = known.known(room)
         if nest is None and room > known.without:
-            self.searched += 1
+            self.searched += len(known.structures)
             nest = known.search(room)
         return nest
 
@@ -240,7 +240,7 @@ class Known:
         """The best schedule that does with so many bytes; None if there is none."""
         # What does with less room is a beginning.
         begin = min((nest for _, nest in self.found if nest.used <= room), key=lambda nest: nest.bytes, default=None)
-        best = fewest(space(self.shape, self.chip, room), self.chip.memory, self._bounded, begin)
+        best = fewest(space(self.shape, self.chip, room), self.chip.memory, self.structures, begin)
         if best is None or best.used > room:
             self.without = room
             return None
@@ -248,8 +248,8 @@ class Known:
         return best
 
     @cached_property
-    def _bounded(self) -> Sequence[Bounded]:
-        """The same in whatever room."""
+    def structures(self) -> Sequence[Bounded]:
+        """Those of all its schedules, in whatever room."""
         return bounded(space(self.shape, self.chip, self.chip.bytes))
 
 

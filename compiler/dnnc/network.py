@@ -43,8 +43,8 @@ LONGEST = 16
 """Layers of a group at most."""
 
 
-FEW = 8
-"""Labels gone into in every moment for a plan that is good most often."""
+FEW = (2, 8)
+"""Labels gone into in every moment for a plan that is good most often, the first if there is little time."""
 
 
 _NONE: frozenset[int] = frozenset()
@@ -169,9 +169,10 @@ class Search:
         self.proven = self._first.reach
         self._dive(1, 1)
         if self.price is None:
-            self._deepen(self.limit // 2)
-        if self.known is None or self.proven < self.known.bytes:
-            self._dive(FEW, None)
+            self._deepen(self.limit // 4)
+        for few in FEW:
+            if self.known is None or self.proven < self.known.bytes:
+                self._dive(few, None)
         if self.price is None:
             self._deepen(self.limit)
         assert self.known is not None

@@ -18,8 +18,8 @@ from dnnc.price import Price
 from dnnc.segments import Alone
 from dnnc_runtime.program import Role
 
-SEARCHED = 5000
-"""Work of looking for a layer's schedule in some room."""
+SEARCHED = 10
+"""Work of looking for a layer's schedule in some room, for each structure that it may have."""
 
 
 class Single(NamedTuple):
