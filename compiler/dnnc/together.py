@@ -23,7 +23,7 @@ Timed = Callable[[Plan, Realized | None], float]
 """Cycles that a plan takes."""
 
 WORK_PER_SECOND = 100_000
-"""Units of the search's work in a deterministic second; a core of an AMD EPYC did 20,000 to 70,000 in one (measured)."""
+"""Units of the search's work in a deterministic second; a core of an AMD EPYC did 20,000 to 70,000 (measured)."""
 
 HURRY = 4
 """The search for a narrower scope, which the plan is only compared with, gets so much less work, and every other one
