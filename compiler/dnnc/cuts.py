@@ -138,7 +138,7 @@ class Cuts:
     def needs(self, level: int) -> int:
         """Bytes that a unit needs at least: for what some section of the first strips reads, and computes for others.
 
-        Of what it computes, lines that may be written over those of an operand are not counted.
+        Of what it computes, lines that may be written over those of an operand, or spilled, do not count.
         """
         way = self.walk(level)
         group, needed = way.group, way.needed
@@ -149,7 +149,7 @@ class Cuts:
             for m, window, _, _ in part.reads:
                 lines[m] = lines.get(m, 0) | touched(window, first, first + rows) << image * window.size
             for m in part.outputs:
-                if not group.overlays[m]:
+                if not group.overlays[m] and m not in group.spilled:
                     lines[m] = needed.get(m, 0) & ((1 << rows) - 1) << (image * part.rows + first)
             most = max(most, sum(mask.bit_count() * group.sizes[m] for m, mask in lines.items()))
         return most

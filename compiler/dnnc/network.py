@@ -47,9 +47,6 @@ FEW = (2, 8)
 """Labels gone into in every moment for a plan that is good most often, the first if there is little time."""
 
 
-_NONE: frozenset[int] = frozenset()
-
-
 @dataclass(frozen=True, slots=True)
 class Label:
     """The cheapest way found into a state; ``reach``: bytes that no plan with it goes below."""
@@ -405,7 +402,8 @@ class Search:
         return None if grouping is None else self._made_of(grouping, stop, by_rows, frozenset())
 
     def _like(
-        self, of: _Member, spilled: Collection[int] = (), handed: Collection[int] = (), there: frozenset[int] = _NONE
+        self, of: _Member, spilled: Collection[int] = (), handed: Collection[int] = (),
+        there: frozenset[int] = frozenset(),
     ) -> _Member:  # fmt: skip
         positions = of.grouping.positions
         grouping = grouped(self.steps, self.chip, positions, spilled=spilled, handed=handed, there=there)
