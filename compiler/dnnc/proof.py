@@ -2,7 +2,8 @@
 
 Under one structure (mode, loop order, pin), every term of the traffic and of the memory use depends on few axes. Each
 is a table over the candidates of those axes, read off the same function that predicts the bytes; the solver joins the
-tables, adds up and minimises. Structures whose terms' least values already reach the bound need no solver.
+tables, adds up and minimises. It is only asked about candidates for which the least of all terms leaves room, and that
+is few: most structures have none.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def minimum(space: Space, known: int | None = None, limit: float = 60.0) -> Solv
     open_bound: int | None = None
     for model, tiles in _structures(space):
         looked += 1
-        problem = _Problem.of(model, tiles)
-        if problem is None or (best is not None and problem.least > best):
+        problem = _Problem.of(model, tiles).narrowed(best)
+        if problem is None:
             continue
         solved += 1
         value, bound, closed, work = problem.solve(best, max(limit - spent, 0.01))
@@ -115,28 +116,62 @@ def _with_pins(space: Space, model: Model, tiles: Tiles, index: dict[Dim, Ints])
 
 @dataclass(frozen=True)
 class _Problem:
-    """One structure: terms of the objective, and for each memory its terms and its size in words."""
+    """One structure: candidates of each axis, terms of the objective, and for each memory its terms and its words.
+
+    A term has an entry for each candidate of the axes that it depends on, and one alone along every other axis.
+    """
 
     sizes: tuple[int, ...]
     traffic: tuple[Ints, ...]
     memories: tuple[tuple[tuple[Ints, ...], int], ...]
-    least: int
 
     @staticmethod
-    def of(model: Model, tiles: Tiles) -> _Problem | None:
-        """The problem, None if a memory can hold no candidate at all."""
+    def of(model: Model, tiles: Tiles) -> _Problem:
+        """The problem of all candidates."""
         sizes = tuple(np.size(tiles.index[d]) for d in DIMS)
         traffic = tuple(_table(r) + _table(w) for r, w in model.traffic(tiles).values())
         by_memory: dict[str, list[Ints]] = {}
         for role, words in model.residents(tiles).items():
             by_memory.setdefault(model.machine.memory_of(MEMORY_ROLE[role]).name, []).append(_table(words))
-        memories: list[tuple[tuple[Ints, ...], int]] = []
-        for name, terms in by_memory.items():
-            room = model.machine.memory(name).bytes // model.word
-            if sum(int(term.min()) for term in terms) > room:
+        memories = ((tuple(terms), model.machine.memory(name).bytes // model.word) for name, terms in by_memory.items())
+        return _Problem(sizes, traffic, tuple(memories))
+
+    @property
+    def least(self) -> int:
+        """The sum of what every term of the objective is at least."""
+        return sum(int(term.min()) for term in self.traffic)
+
+    def narrowed(self, most: int | None) -> _Problem | None:
+        """Without the candidates that move more bytes than ``most``, or overflow a memory, whatever the other axes'.
+
+        None if there are no others.
+        """
+        problem, axis, unchanged = self, 0, 0
+        while unchanged < len(DIMS):
+            keep = problem._possible(axis, most)
+            if not np.any(keep):
                 return None
-            memories.append((tuple(terms), room))
-        return _Problem(sizes, traffic, tuple(memories), sum(int(term.min()) for term in traffic))
+            unchanged = unchanged + 1 if np.all(keep) else 0
+            problem = problem if np.all(keep) else problem._only(axis, np.flatnonzero(keep))
+            axis = (axis + 1) % len(DIMS)
+        return problem
+
+    def _possible(self, axis: int, most: int | None) -> Array:
+        """For each candidate of an axis whether the least of all terms leaves room."""
+        others = tuple(a for a in range(len(DIMS)) if a != axis)
+        keep = np.ones(self.sizes[axis], dtype=bool)
+        for terms, room in (*self.memories, *([] if most is None else [(self.traffic, most)])):
+            keep &= sum(term.min(axis=others) for term in terms) <= room
+        return keep
+
+    def _only(self, axis: int, candidates: Ints) -> _Problem:
+        """The problem of these candidates of an axis."""
+
+        def of(terms: tuple[Ints, ...]) -> tuple[Ints, ...]:
+            return tuple(term.take(candidates, axis) if term.shape[axis] > 1 else term for term in terms)
+
+        sizes = tuple(len(candidates) if a == axis else size for a, size in enumerate(self.sizes))
+        return _Problem(sizes, of(self.traffic), tuple((of(terms), words) for terms, words in self.memories))
 
     def solve(self, most: int | None, limit: float) -> tuple[int | None, int, bool, float]:
         """(fewest bytes or None, bound, exhausted, deterministic time)."""
