@@ -48,6 +48,7 @@ class Cuts:
     meter: Meter
     _groups: dict[int, Group] = field(default_factory=dict[int, Group])
     _bares: dict[tuple[int, int], int | None] = field(default_factory=dict[tuple[int, int], "int | None"])
+    _may: dict[tuple[int, int], bool] = field(default_factory=dict[tuple[int, int], bool])
     _halos: dict[int, int] = field(default_factory=dict[int, int])
     _walks: dict[int, Walk] = field(default_factory=dict[int, Walk])
     _peaks: dict[int, Peaks] = field(default_factory=dict[int, Peaks])
@@ -129,10 +130,10 @@ class Cuts:
         if self.group.units > 1:
             self.meter.work += sections * self.group.units
             return run(way, entering, leaving, room=room)
+        self.meter.work += 1 + len(entering) + len(leaving)
         if level not in self._peaks:
             self._peaks[level] = Peaks(way)
-            self.meter.work += sections
-        self.meter.work += 1 + len(entering) + len(leaving)
+            self.meter.work += len(self.group.parts)
         return self._peaks[level].run(entering, leaving)
 
     def needs(self, level: int) -> int:
@@ -158,16 +159,22 @@ class Cuts:
         """Bytes at the fullest moment with nothing on chip before or behind it; None if there is no room for that."""
         key = level, room
         if key not in self._bares:
-            peak = self.run(level, (), (), room).peak if self._may_fit(level, room) else room + 1
+            peak = self.run(level, (), (), room).peak if self.may_fit(level, room) else room + 1
             self._bares[key] = peak if peak <= room else None
         return self._bares[key]
 
-    def _may_fit(self, level: int, room: int) -> bool:
+    def may_fit(self, level: int, room: int) -> bool:
         """Whether what is known with little work leaves room."""
+        key = level, room
+        if key not in self._may:
+            self._may[key] = self._find_may_fit(level, room)
+        return self._may[key]
+
+    def _find_may_fit(self, level: int, room: int) -> bool:
         blocks = level // len(self.strips)
         if self.halo(blocks) > room * self.group.units or self.needs(level) > room:
             return False
-        if not blocks:
+        if not blocks or self.group.units == 1:
             return True
         begin = replace(self.walk(level), blocks=BEGIN)
         self.meter.work += len(begin.visits) * self.group.units

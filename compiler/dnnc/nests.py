@@ -143,12 +143,13 @@ class Nests:
             self._least[key] = compulsory(layer.shape, self.chip.machine)
         return self._least[key]
 
-    def best(self, position: int, roles: Roles, room: int) -> Nest | None:
+    def best(self, position: int, roles: Roles, room: int, below: int | None = None) -> Nest | None:
         """The schedule of fewest DRAM bytes, and of those the one that takes least memory.
 
         Args:
             roles: the operands on chip, each of ``operands``.
             room: bytes of a unit's memory for feature maps that the nest may take, besides the rows of what is on chip.
+            below: DRAM bytes; a schedule that moves no fewer is not looked for.
 
         Returns:
             None if no schedule does with so little.
@@ -158,9 +159,9 @@ class Nests:
             self._known[shape] = Known(shape, self.chip)
         known = self._known[shape]
         nest = known.known(room)
-        if nest is None and room > known.without:
+        if nest is None and known.may(room, below):
             self.searched += len(known.structures)
-            nest = known.search(room)
+            nest = known.search(room, below)
         return nest
 
     def cycles(self, position: int, roles: Roles, nest: Nest) -> int:
@@ -223,28 +224,36 @@ class Known:
     """What was found of one shape: a schedule that takes less than there was room for is the best for less room, too.
 
     Attributes:
-        found: (room, schedule) with most room first.
-        without: bytes of memory with which there is none.
+        found: (room, schedule), the best in that room.
+        least: (room, DRAM bytes that no schedule in that room goes below; None if there is no schedule).
     """
 
     shape: Shape
     chip: Chip
     found: list[tuple[int, Nest]] = field(default_factory=list[tuple[int, Nest]])
-    without: int = -1
+    least: list[tuple[int, int | None]] = field(default_factory=list[tuple[int, "int | None"]])
 
     def known(self, room: int) -> Nest | None:
         """The best schedule that does with so many bytes, if it was found for another number of them."""
         return next((nest for most, nest in self.found if nest.used <= room <= most), None)
 
-    def search(self, room: int) -> Nest | None:
-        """The best schedule that does with so many bytes; None if there is none."""
+    def may(self, room: int, below: int | None = None) -> bool:
+        """Whether there may be a schedule that does with so many bytes of room, and moves fewer than that."""
+        bounds = (least for most, least in self.least if room <= most)
+        return all(least is not None and (below is None or least < below) for least in bounds)
+
+    def search(self, room: int, below: int | None = None) -> Nest | None:
+        """The best schedule that does with so many bytes of room, and moves fewer than that; None if there is none."""
         # What does with less room is a beginning.
         begin = min((nest for _, nest in self.found if nest.used <= room), key=lambda nest: nest.bytes, default=None)
-        best = fewest(space(self.shape, self.chip, room), self.chip.memory, self.structures, begin)
+        if begin and below is not None and begin.bytes >= below:
+            begin = None
+        best = fewest(space(self.shape, self.chip, room), self.chip.memory, self.structures, begin, below)
         if best is None or best.used > room:
-            self.without = room
+            self.least.append((room, below))
             return None
         self.found.append((room, best))
+        self.least.append((room, best.bytes))
         return best
 
     @cached_property
@@ -281,29 +290,42 @@ def bounded(of: Space) -> list[Bounded]:
     return sorted(found, key=lambda one: one.bytes)
 
 
-def fewest(of: Space, memory: str, those: Sequence[Bounded] | None = None, found: Nest | None = None) -> Nest | None:
+def fewest(
+    of: Space,
+    memory: str,
+    those: Sequence[Bounded] | None = None,
+    found: Nest | None = None,
+    below: int | None = None,
+) -> Nest | None:
     """The schedule that moves fewest bytes, and of those the one that takes least of a memory; None if none fits.
 
     Args:
         those: structures of the space that it takes, in the order of their bytes, if they are known.
-        found: a schedule of the space that is known already.
+        found: a schedule of the space that is known already, and moves fewer bytes than that.
+        below: bytes; a schedule that moves no fewer is not looked for.
     """
     floor = compulsory(of.shape, of.machine)
     for one in bounded(of) if those is None else those:
         model = Model(of.shape, of.machine, one.structure)
+        if below is not None and one.bytes >= below:
+            break
         if found:
             if one.bytes > found.bytes or (found.bytes <= floor and not found.used):
                 break
             if found.bytes <= floor and not one.least.may_load_once(model):
                 continue
-        for points in _candidates(of, model, one.tiles, found, memory):
+        for points in _candidates(of, model, one.tiles, found, memory, below):
             found = _better(model, points, memory, found)
     return found
 
 
-def _candidates(of: Space, model: Model, tiles: Tiles, found: Nest | None, memory: str) -> Iterator[Tiles]:
+def _candidates(
+    of: Space, model: Model, tiles: Tiles, found: Nest | None, memory: str, below: int | None
+) -> Iterator[Tiles]:  # fmt: skip
     """The points of a grid that fit and may be better."""
     wanted: Array = np.asarray(True)
+    if below is not None and not found:
+        wanted = np.asarray(model.bytes(optimist(model, tiles))) < below
     if found:
         moved = np.asarray(model.bytes(optimist(model, tiles)))
         wanted = moved <= found.bytes

@@ -16,21 +16,19 @@ label that was not gone into and reaches least bounds what it may miss.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 
 from dnnc.chip import Chip
 from dnnc.cuts import Cuts, Meter
 from dnnc.demand import Demand, Held, State
-from dnnc.grouping import Grouping, grouped, handable, spillable
+from dnnc.groups import LONGEST, Groups, Member
 from dnnc.nests import Nests
 from dnnc.options import Block, Options
-from dnnc.orders import Orders, mask_of
+from dnnc.orders import Orders
 from dnnc.price import Price
 from dnnc.segments import Scope, Segment, Strips
 from dnnc.singles import Single, Singles
@@ -38,10 +36,6 @@ from dnnc.steps import Steps
 from dnnc.strips import Group
 from dnnc.ways import Before, Passing, Way, Ways
 from dnnc.weights import weights_bytes
-
-LONGEST = 16
-"""Layers of a group at most."""
-
 
 FEW = (2, 8)
 """Labels gone into in every moment for a plan that is good most often, the first if there is little time."""
@@ -68,30 +62,6 @@ class Found:
     bound: int
     labels: int
     work: int
-
-
-class _Member(NamedTuple):
-    """A group where it is in the network, and what is known of all like it.
-
-    Attributes:
-        stop: the moment behind it.
-        there: of the maps of which it reads some columns alone, those of which there may be rows on chip.
-    """
-
-    stop: int
-    grouping: Grouping
-    known: Options
-    there: frozenset[int]
-
-    @property
-    def fits(self) -> bool:
-        """Whether there is a cut for which there is room."""
-        return self.known.first is not None
-
-    def suits(self, state: State) -> bool:
-        """Whether it is the one of its kind for what is on chip."""
-        partly = self.grouping.partly
-        return not partly or frozenset(m for m, each, _ in state if each and m in partly) == self.there
 
 
 @dataclass
@@ -124,7 +94,6 @@ class Search:
     proven: int = 0
     _blocks: dict[Block, Options] = field(default_factory=dict[Block, Options])
     _known: dict[tuple[Options, Before], Ways] = field(default_factory=dict[tuple[Options, Before], Ways])
-    _members: dict[int, tuple[_Member, ...]] = field(default_factory=dict[int, tuple["_Member", ...]])
 
     @cached_property
     def demand(self) -> Demand:
@@ -140,6 +109,10 @@ class Search:
     def _singles(self) -> Singles:
         nests = None if self.scope == "layerwise" else self.nests
         return Singles(self.demand, self.alone, nests, self.tight, self.price, self.meter)
+
+    @cached_property
+    def _groups(self) -> Groups:
+        return Groups(self.demand, self.alone, self.scope, self.tight, self.price, self.cuts, self.meter, self._blocks)
 
     @property
     def kinds(self) -> int:
@@ -264,12 +237,25 @@ class Search:
             if self.meter.work > self.limit:
                 steps.append(self._least_kernels(moment, out))
             else:
-                for member in self._from(moment):
-                    least = member.known.least_of_all
-                    assert least is not None
-                    steps.append(least + out[member.stop])
+                steps.append(self._least_group(moment, out, min(steps)))
             out[moment] = min(steps)
         return out
+
+    def _least_group(self, moment: int, least: Sequence[int], below: int) -> int:
+        """The same of the groups that start at a moment, where it is less than that; else that.
+
+        Those that may move the least are looked at first, so that most need not be.
+        """
+        found = [(member.known.floor + least[member.stop], i) for i, member in enumerate(self._groups.starting(moment))]
+        for floor, i in sorted(found):
+            if floor >= below:
+                break
+            member = self._groups.starting(moment)[i]
+            behind = least[member.stop]
+            below = behind + member.known.least_of_all(below - behind)
+            for tighter in self._groups.tighter(member) if floor < below else ():
+                below = behind + tighter.known.least_of_all(below - behind)
+        return below
 
     def _least_kernels(self, moment: int, least: Sequence[int]) -> int:
         """The same by what is known without any work: kernels, parameters, and what has to be in DRAM in any case."""
@@ -334,14 +320,30 @@ class Search:
                 for single in self._singles.with_operands(moment, position, stop, label.state, spare):
                     yield stop, self._single(stop, label, single)
         missing = self.demand.missing(label.state, moment)
-        for member in self._from(moment):
-            if not member.suits(label.state):
+        for any_state in self._groups.starting(moment):
+            spare = below - label.bytes - self.least[any_state.stop]
+            if any_state.known.floor + missing >= spare:
                 continue
-            spare = below - label.bytes - self.least[member.stop]
-            for way in self._ways(member, label).cheap(missing, spare, cuts):
-                made = self._label(member, label, way)
-                if made.reach < below:
-                    yield member.stop, made
+            member = self._groups.suited(any_state, label.state)
+            yield from self._run_by(member, label, missing, spare, cuts, below)
+            # Where there is room for everything on chip, rows that take less of it gain nothing but fewer kernels.
+            ways = self._ways(member, label)
+            whole = ways.complete(spare - missing)
+            if whole is not None:
+                if member.known.kernels(whole.level) == member.known.floor:
+                    continue
+                spare = min(spare, ways.total(whole))
+            for tighter in self._groups.tighter(member):
+                yield from self._run_by(tighter, label, missing, spare, cuts, below)
+
+    def _run_by(
+        self, member: Member, label: Label, missing: int, spare: int, cuts: int | None, below: int
+    ) -> Iterator[tuple[int, Label]]:
+        """The labels behind a group."""
+        for way in self._ways(member, label).cheap(missing, spare, cuts):
+            made = self._label(member, label, way)
+            if made.reach < below:
+                yield member.stop, made
 
     def _plain(self, moment: int, position: int, stop: int, label: Label) -> Label:
         """The label behind a layer that runs from DRAM to DRAM."""
@@ -358,114 +360,7 @@ class Search:
         reach = total + self.demand.missing(ordered, stop) + self.least[stop]
         return Label(total, sections, ordered, reach, segment, before)
 
-    def _from(self, moment: int) -> tuple[_Member, ...]:
-        """The groups that start at a moment, the shortest first.
-
-        Where one does not fit in strips alone, none with all its layers does; nor in blocks of columns, where they
-        would pay.
-        """
-        if moment not in self._members:
-            self._members[moment] = tuple(self._starting(moment))
-        return self._members[moment]
-
-    def _starting(self, moment: int) -> Iterator[_Member]:
-        if self.scope == "layerwise" or self.chip.why:
-            return
-        never: list[int] = []
-        wide: list[int] = []
-        for positions, stop in self.orders.groups(moment, LONGEST if self.scope == "fused" else 1):
-            mask = mask_of(positions)
-            if any(mask & other == other for other in never):
-                continue
-            member = self._member(positions, stop, not any(mask & other == other for other in wide))
-            if member is None or member.known.hopeless:
-                never.append(mask)
-                continue
-            if member.known.in_blocks:
-                wide.append(mask)
-            yield from (like for like in (member, *self._others(member)) if like.fits)
-
-    def _others(self, member: _Member) -> Iterator[_Member]:
-        """The same group where rows take another room: where it reads some columns of a map of which whole rows are on
-        chip; where one map does not wait for the next strip; where one goes tile by tile."""
-        partly = sorted(member.grouping.partly)
-        there = [frozenset(some) for count in range(len(partly) + 1) for some in combinations(partly, count)]
-        yield from (self._like(member, there=some) for some in there if some)
-        if not member.known.in_blocks:
-            for some in there:
-                yield from (self._like(member, (m,), (), some) for m in spillable(member.grouping))
-                yield from (self._like(member, (), (m,), some) for m in handable(member.grouping))
-
-    def _member(self, positions: tuple[int, ...], stop: int, by_rows: bool) -> _Member | None:
-        """What is known of a group; None where one of its layers cannot be run by strips."""
-        grouping = grouped(self.steps, self.chip, positions)
-        return None if grouping is None else self._made_of(grouping, stop, by_rows, frozenset())
-
-    def _like(
-        self, of: _Member, spilled: Collection[int] = (), handed: Collection[int] = (),
-        there: frozenset[int] = frozenset(),
-    ) -> _Member:  # fmt: skip
-        positions = of.grouping.positions
-        grouping = grouped(self.steps, self.chip, positions, spilled=spilled, handed=handed, there=there)
-        assert grouping is not None
-        return self._made_of(grouping, of.stop, of.known.block.by_rows, there)
-
-    def _made_of(self, grouping: Grouping, stop: int, by_rows: bool, there: frozenset[int]) -> _Member:
-        block = self._block(grouping, stop, by_rows)
-        if block not in self._blocks:
-            if block.group not in self.cuts:
-                self.cuts[block.group] = Cuts(block.group, self.meter)
-            cuts = self.cuts[block.group]
-            self._blocks[block] = Options(block, cuts, self.price.of_group(grouping, cuts) if self.price else _free)
-        return _Member(stop, grouping, self._blocks[block], there)
-
-    def _block(self, grouping: Grouping, stop: int, by_rows: bool) -> Block:
-        """All that decides how a group may be run; ``by_rows``: whether smaller ones can be cut into strips alone."""
-        maps, group = grouping.maps, grouping.group
-        word = self.chip.machine.word_bytes
-        kernels = (
-            (cut.once + cut.whole, cut.whole - pinned * cut.each)
-            for cut, pinned in zip(grouping.grains, grouping.holding.pinned, strict=True)
-        )
-        inputs = {grouping.local[m] for m in grouping.entering}
-        return Block(
-            group,
-            tuple(kernels),
-            self.chip.bytes - grouping.holding.maps - self.tight.get(grouping.positions, 0),
-            tuple(grouping.line_bytes(m, word) if i in inputs else 0 for i, m in enumerate(maps)),
-            tuple((self.demand.wanted(m, stop), self.demand.until(m, stop)) for m in maps),
-            frozenset(i for i in group.later if self.steps.maps[maps[i]].must_store),
-            frozenset(i for i, m in enumerate(maps) if i not in group.spilled and self._may_stay(grouping, m, stop)),
-            tuple(map(self.demand.narrow, maps)),
-            sum(self.alone[position][0] for position in grouping.positions),
-            by_rows,
-            tuple(self._spill(grouping, m, word) for m in maps),
-            tuple(self.steps.steps[number].layer.shape for number in grouping.numbers) if self.price else (),
-        )
-
-    def _spill(self, grouping: Grouping, m: int, word: int) -> int:
-        """Bytes of a line that is spilled: loaded, and written if it is not in DRAM in any case."""
-        if grouping.local[m] not in grouping.group.spilled:
-            return 0
-        return grouping.line_bytes(m, word) + (0 if self.steps.maps[m].must_store else self.demand.line(m))
-
-    def _may_stay(self, grouping: Grouping, m: int, stop: int) -> bool:
-        """Whether a group computes or loads all that later readers want of a map, and it can stay on chip."""
-        wanted = self.demand.wanted(m, stop)
-        if not wanted or self.steps.maps[m].why:
-            return False
-        if m not in grouping.entering:
-            return True
-        if self.chip.units > 1:
-            # Every unit loads the lines that it needs first, which need not be those of its block.
-            return False
-        lines = 0
-        for position in grouping.positions:
-            if m in self.steps.reads[position]:
-                lines |= self.steps.touched(position, m)
-        return not grouping.touched(m) and not wanted & ~lines
-
-    def _ways(self, member: _Member, label: Label) -> Ways:
+    def _ways(self, member: Member, label: Label) -> Ways:
         """The ways to run a group from a label."""
         local = member.grouping.local
         inside = tuple(sorted((local[m], each, stored) for m, each, stored in label.state if m in local))
@@ -474,7 +369,7 @@ class Search:
             self._known[key] = Ways(*key)
         return self._known[key]
 
-    def _passing(self, member: _Member, label: Label) -> tuple[Passing, ...]:
+    def _passing(self, member: Member, label: Label) -> tuple[Passing, ...]:
         demand, local, stop = self.demand, member.grouping.local, member.stop
         return tuple(
             Passing(
@@ -490,7 +385,7 @@ class Search:
             if m not in local
         )
 
-    def _label(self, member: _Member, label: Label, way: Way) -> Label:
+    def _label(self, member: Member, label: Label, way: Way) -> Label:
         """The label behind a segment."""
         maps, local = member.grouping.maps, member.grouping.local
         others = [held for held in label.state if held.map not in local]
@@ -505,10 +400,6 @@ class Search:
         state = [Held(maps[i], each, stored) for i, each, stored in way.after]
         state += [Held(h.map, each, h.stored) for h, each in zip(others, way.passing, strict=True)]
         return self._made(member.stop, label.bytes + way.bytes, label.sections + way.sections, state, segment, label)
-
-
-def _free(_: int) -> int:
-    return 0
 
 
 def _keep(front: dict[State, Label], made: Label) -> None:

@@ -12,8 +12,8 @@ from itertools import pairwise
 from dnnc.chip import Chip
 from dnnc.documents import Damaged
 from dnnc.grouping import Grouping, group_of, grouped, handable, spillable
+from dnnc.groups import LONGEST
 from dnnc.nests import layer_of, maps_on_chip, nested, on_chip, operands, space
-from dnnc.network import LONGEST
 from dnnc.orders import mask_of, prefix
 from dnnc.plan import Plan
 from dnnc.schedule_records import ScheduleRecord, record, restore

@@ -81,24 +81,32 @@ class Options:
     price: Callable[[int], int]
 
     @cached_property
-    def first(self) -> int | None:
-        """The cut (as a level) that moves fewest bytes of those that fit at all, when everything else is in DRAM."""
-        return next(self.levels(), None)
-
-    @cached_property
     def in_blocks(self) -> bool:
         """Whether it is only cut into blocks of columns, for strips alone do not fit."""
         if self.block.group.strips_only:
             return False
         return not self.block.by_rows or next(self._fitting(range(len(self.cuts.strips))), None) is None
 
-    def levels(self) -> Iterator[int]:
-        """The cuts that fit at all, without those that take as much memory as one that moves no more kernels."""
-        return self._fitting(self._in_blocks if self.in_blocks else range(len(self.cuts.strips)))
+    @property
+    def floor(self) -> int:
+        """Bytes that no cut goes below, nor any of the same layers where rows take less room: known without work."""
+        return self.kernels(0)
 
-    def _fitting(self, levels: Iterable[int]) -> Iterator[int]:
+    def levels(self, below: int | None = None) -> Iterator[int]:
+        """The cuts (as levels) that fit at all when everything else is in DRAM, without those that take as much memory
+        as one that moves no more kernels.
+
+        Args:
+            below: only those that move fewer kernels; the others are not even looked at.
+        """
+        if below is None or self.floor < below:
+            yield from self._fitting(self._in_blocks if self.in_blocks else range(len(self.cuts.strips)), below)
+
+    def _fitting(self, levels: Iterable[int], below: int | None = None) -> Iterator[int]:
         least: int | None = None
         for level in levels:
+            if below is not None and self.kernels(level) >= below:
+                return
             peak = self.cuts.bare(level, self.block.room)
             if peak is not None and (least is None or peak < least):
                 least = peak
@@ -124,10 +132,18 @@ class Options:
             found[blocks] = sum(1 for _ in takewhile(lambda level: self.kernels(level) < spare, levels))
         return found
 
+    @cached_property
+    def fits(self) -> bool:
+        """Whether there is room for some cut; in blocks, as far as is known with little work."""
+        if not self.in_blocks:
+            return next(self.levels(), None) is not None
+        # There most likely is for the finest.
+        return any(self.cuts.may_fit(level, self.block.room) for level in reversed(self._in_blocks))
+
     @property
     def hopeless(self) -> bool:
         """Whether no cut fits, though some into blocks of columns would pay: no longer group is looked at then."""
-        return self.first is None and any(self._paying.values())
+        return not self.fits and any(self._paying.values())
 
     @property
     def _only_wanted(self) -> Iterator[int]:
@@ -177,13 +193,17 @@ class Options:
             excess = total - group.units * block.room
         return max(0, excess) + min(max(0, excess) * block.narrow[m] // group.sizes[m] for m in rows)
 
-    @cached_property
-    def least_of_all(self) -> int | None:
-        """Likewise with the cut that moves the least; None if none fits."""
-        best: int | None = None
-        for level in self.levels():
-            if best is not None and (self.in_blocks or self.kernels(level) >= best):
-                # What a cut into blocks of columns moves beside kernels is the same for all.
+    def least_of_all(self, below: int) -> int:
+        """Likewise with the cut that moves the least, if it is less than that; else that."""
+        if self.floor >= below:
+            return below
+        if self.in_blocks:
+            # What a cut into blocks of columns moves beside kernels is the same for all.
+            levels = takewhile(lambda level: self.kernels(level) < below, self._in_blocks)
+            level = next((level for level in levels if self.cuts.may_fit(level, self.block.room)), None)
+            return below if level is None else min(below, self.least(level))
+        for level in self.levels(below):
+            if self.kernels(level) >= below:
                 break
-            best = self.least(level) if best is None else min(best, self.least(level))
-        return best
+            below = min(below, self.least(level))
+        return below

@@ -8,10 +8,10 @@ line of an operand, and if nobody is going to need it, it only passes through.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,34 @@ class Peaks:
         return Run(int(full.max()), loaded)
 
     @cached_property
-    def _steps(self) -> tuple[tuple[int, int, int, int, int], ...]:
-        return tuple(self.way.group.steps(self.way.bounds))
+    def _made(self) -> Ints:
+        """Rows of every part's output (parts x strips) computed by the end of each strip."""
+        return np.array(self.way.group.cumulative(self.way.bounds), np.int64)
+
+    @cached_property
+    def _at(self) -> Ints:
+        """Sections of an image (parts x strips) by their numbers; -1 where a part computes nothing."""
+        parts, strips = np.nonzero(np.diff(self._made, prepend=0))
+        blocks = np.array([part.block for part in self.way.group.parts])[parts]
+        order = np.lexsort((parts, strips, blocks))
+        at = np.full(self._made.shape, -1, np.int64)
+        at[parts[order], strips[order]] = np.arange(len(order))
+        return at
+
+    @cached_property
+    def _of_image(self) -> int:
+        """Sections of an image."""
+        return int(self._at.max()) + 1
+
+    @property
+    def _ends(self) -> int:
+        """Sections of all images."""
+        return self._of_image * self.way.group.images
+
+    def _when(self, i: int, rows: Ints) -> Ints:
+        """The sections of an image in which a part computes rows of its output."""
+        at: Ints = self._at[i, np.searchsorted(self._made[i], rows, side="right")]
+        return at
 
     @cached_property
     def _read(self) -> dict[int, int]:
@@ -60,42 +86,47 @@ class Peaks:
     def _lives(self) -> tuple[Ints, Ints]:
         """For every line of every map the sections in which it is first computed or read, and last read, or -1."""
         group = self.way.group
-        first, last = (np.full(sum(group.lines), -1, np.int64) for _ in range(2))
-        for t, (i, image, _, start, stop) in reversed([*enumerate(self._steps)]):
-            for at in self._read_at(i, image, start, stop):
-                first[at] = t
-                last[at[last[at] < 0]] = t
-            for out in group.parts[i].outputs:
-                begin = self._slices[out].start + image * group.parts[i].rows
-                first[begin + start : begin + stop] = t
+        first, last = np.full(sum(group.lines), self._ends, np.int64), np.full(sum(group.lines), -1, np.int64)
+        for i, part in enumerate(self.way.group.parts):
+            for m, window, _, _ in part.reads:
+                lines, begin, end = _users(window)
+                begin, end = self._when(i, begin), self._when(i, end)
+                for image in range(self.way.group.images):
+                    at, before = self._slices[m].start + image * window.size + lines, image * self._of_image
+                    first[at] = np.minimum(first[at], before + begin)
+                    last[at] = np.maximum(last[at], before + end)
+        for i, part in enumerate(self.way.group.parts):
+            computed = self._when(i, np.arange(part.rows))
+            for out, image in product(part.outputs, range(self.way.group.images)):
+                begin = self._slices[out].start + image * part.rows
+                first[begin : begin + part.rows] = image * self._of_image + computed
+        first[first == self._ends] = -1
         return first, last
 
     @cached_property
     def _spills(self) -> tuple[Ints, Ints]:
         """For every line that goes to DRAM and comes back the section in which it does; and in which it is last read
         in the strip that computes it, or -1; the number of sections for all other lines."""
-        group, ends = self.way.group, len(self._steps)
+        group, ends = self.way.group, self._ends
         back, before = (np.full(sum(group.lines), ends, np.int64) for _ in range(2))
         of = np.full(sum(group.lines), -1, np.int64)
-        for t, (i, image, strip, start, stop) in enumerate(self._steps):
+        for t, (i, image, strip, start, stop) in enumerate(group.steps(self.way.bounds)):
             now = image * len(self.way.bounds) + strip
             for out in group.spilled.intersection(group.parts[i].outputs):
                 begin = self._slices[out].start + image * group.parts[i].rows
                 of[begin + start : begin + stop] = now
                 before[begin + start : begin + stop] = -1
-            for at in self._read_at(i, image, start, stop, group.spilled):
+            for at in self._read_at(i, image, start, stop):
                 before[at[of[at] == now]] = t
                 again = at[of[at] != now]
                 back[again] = np.minimum(back[again], t)
         before[back == ends] = ends
         return back, before
 
-    def _read_at(
-        self, i: int, image: int, start: int, stop: int, among: Collection[int] | None = None
-    ) -> Iterator[Ints]:  # fmt: skip
-        """Where the lines are that a section reads, map by map."""
+    def _read_at(self, i: int, image: int, start: int, stop: int) -> Iterator[Ints]:
+        """Where the lines are that a section reads of maps that are spilled, map by map."""
         for m, rows, known in self._looks[i]:
-            if among is None or m in among:
+            if m in self.way.group.spilled:
                 if (start, stop) not in known:
                     known[start, stop] = np.flatnonzero(flags(touched(rows, start, stop), rows.size))
                 yield self._slices[m].start + image * rows.size + known[start, stop]
@@ -123,20 +154,25 @@ class Peaks:
     def _bare(self) -> Ints:
         """Bytes in every section when nothing enters or leaves."""
         group, (first, last) = self.way.group, self._lives
-        full = np.array([(stop - start) * group.parts[i].sums for i, _, _, start, stop in self._steps], np.int64)
+        rows, there = np.diff(self._made, prepend=0), self._at >= 0
+        full = np.zeros(self._of_image, np.int64)
+        full[self._at[there]] = (rows * np.array([[part.sums] for part in self.way.group.parts]))[there]
+        full = np.tile(full, self.way.group.images)
         sizes = np.repeat(np.array(group.sizes, np.int64), group.lines)
         full += self._spans(first, last, last >= 0, sizes)
         if group.spilled:
             # Between two strips a line that is spilled is not there; nor if nobody reads it in the first.
             back, before = self._spills
-            full -= self._spans(np.maximum(before, first - 1) + 1, back - 1, back < len(self._steps), sizes)
-        for out, over in self._over.items():
-            full += self._first_moment(out, (0,) * (1 + len(over)))
+            full -= self._spans(np.maximum(before, first - 1) + 1, back - 1, back < self._ends, sizes)
+        for out in (out for part in self.way.group.parts for out in part.outputs):
+            over = self._over[out]
+            if over or np.any(last[self._slices[out]] < 0) or out in group.spilled:
+                full += self._first_moment(out, (0,) * (1 + len(over)))
         return full
 
     def _spans(self, start: Ints, end: Ints, there: Flags, size: Ints | int) -> Ints:
         """Bytes in every section of lines that are on chip from one to another."""
-        ends = len(self._steps) + 1
+        ends = self._ends + 1
         weights = np.broadcast_to(np.asarray(size, np.int64), there.shape)[there]
         change = np.bincount(start[there], weights, ends) - np.bincount(end[there] + 1, weights, ends)
         return np.cumsum(change)[:-1].astype(np.int64)
@@ -153,7 +189,7 @@ class Peaks:
         return self._known[key]
 
     def _span(self, m: int, entering: int, leaving: int) -> Ints:
-        group, ends = self.way.group, len(self._steps)
+        group, ends = self.way.group, self._ends
         first, last = (lives[self._slices[m]] for lives in self._lives)
         enters, leaves = flags(entering, group.lines[m]), flags(leaving, group.lines[m])
         # A line that enters and that nobody needs goes when its map is first looked at.
@@ -182,13 +218,25 @@ class Peaks:
             if m in group.spilled:
                 over |= self._spills[1][self._slices[m]] == first
         weights = np.where(rows, np.where(over, -group.sizes[out], 0), np.where(over, 0, group.passing[out]))
-        return np.bincount(first, weights, len(self._steps)).astype(np.int64)
+        return np.bincount(first, weights, self._ends).astype(np.int64)
 
 
 def flags(mask: int, lines: int) -> Flags:
     """A mask of lines as an array."""
     packed = np.frombuffer(mask.to_bytes(lines // 8 + 1, "little"), np.uint8)
     return np.unpackbits(packed, bitorder="little")[:lines].astype(np.bool_)
+
+
+@lru_cache(maxsize=1024)
+def _users(window: Window) -> tuple[Ints, Ints, Ints]:
+    """The rows that a window touches, and of each the first and the last row of the output for which it does."""
+    begin, end = (np.full(window.size, -1, np.int64) for _ in range(2))
+    for row in range(window.out):
+        at = np.flatnonzero(flags(touched(window, row, row + 1), window.size))
+        begin[at[begin[at] < 0]] = row
+        end[at] = row
+    lines = np.flatnonzero(end >= 0)
+    return lines, begin[lines], end[lines]
 
 
 @lru_cache(maxsize=1024)

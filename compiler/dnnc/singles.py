@@ -162,10 +162,11 @@ class Singles:
                 total += demand.kept(m, each, stop)
             if demand.wanted(m, stop):
                 after.append(Held(m, each if m in here or m in stay else 0, stored))
-        if room < 0 or total + self.nests.least(position, roles) + demand.missing(after, stop) >= spare:
+        below = spare - total - demand.missing(after, stop)
+        if room < 0 or self.nests.least(position, roles) >= below:
             return None
-        found = self._schedule(position, roles, room)
-        if found is None:
+        found = self._schedule(position, roles, room, below)
+        if found is None or found.bytes >= below:
             return None
         if self.price:
             total += self.price.of_nest(position, self.nests.cycles(position, roles, found))
@@ -193,11 +194,11 @@ class Singles:
     def _room(self, position: int) -> int:
         return self.demand.chip.bytes - self.tight.get((position,), 0)
 
-    def _schedule(self, position: int, roles: Roles, room: int) -> Nest | None:
-        """The schedule of a layer with some operands on chip, in so many bytes."""
+    def _schedule(self, position: int, roles: Roles, room: int, below: int) -> Nest | None:
+        """The schedule of a layer with some operands on chip, in so many bytes, if it moves fewer than that."""
         assert self.nests is not None
         before = self.nests.searched
-        found = self.nests.best(position, roles, room)
+        found = self.nests.best(position, roles, room, below)
         self.meter.work += 1 + (self.nests.searched - before) * SEARCHED
         return found
 

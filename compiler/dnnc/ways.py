@@ -127,18 +127,29 @@ class Ways:
             few: so many cuts are tried to drop rows, those of the fewest strips; None: all.
         """
         tried: list[int] = []
-        whole: Way | None = None
-        for level in self.options.levels():
-            if self.options.kernels(level) + missing >= spare:
-                break
-            if self.whole(level):
-                whole = self._whole(level)
-                yield whole
-                break
-            tried.append(level)
+        whole = self.complete(spare - missing, tried)
+        if whole is not None:
+            yield whole
         for level in tried[:few]:
             if self.options.least(level) + missing < spare:
                 yield from self._partly(level, spare, whole)
+
+    def complete(self, below: int, tried: list[int] | None = None) -> Way | None:
+        """The way with everything on chip that moves fewest kernels, and fewer than that; None if there is none.
+
+        Args:
+            tried: gets the cuts for which not everything has room.
+        """
+        for level in self.options.levels(below):
+            if self.whole(level):
+                return self._whole(level)
+            if tried is not None:
+                tried.append(level)
+        return None
+
+    def total(self, way: Way) -> int:
+        """Bytes of a way with everything on chip, and of what is missing behind it all the same."""
+        return way.bytes + self._missing
 
     def _partly(self, level: int, spare: int, whole: Way | None) -> Iterator[Way]:
         """The ways of a cut with less than everything on chip that may pay."""
