@@ -16,7 +16,10 @@ from dnnc_runtime.program import Window
 
 
 class Held(NamedTuple):
-    """A map between two segments: lines on chip of every unit's block, and whether all of it is in DRAM, too."""
+    """A map between two segments: lines on chip of every unit's block, and whether all of it is in DRAM, too.
+
+    One that is not mentioned is in DRAM alone.
+    """
 
     map: int
     each: int
@@ -100,8 +103,15 @@ class Demand:
 
     def until(self, m: int, moment: int) -> int:
         """In how many layers a map is read next, in the model's order."""
-        done = self.orders.moments[moment].bit_count()
-        return min((abs(reader - done) for reader in self.readers(m, moment)), default=0)
+        key = m, moment
+        if key not in self._until:
+            done = self.orders.moments[moment].bit_count()
+            self._until[key] = min((abs(reader - done) for reader in self.readers(m, moment)), default=0)
+        return self._until[key]
+
+    @cached_property
+    def _until(self) -> dict[tuple[int, int], int]:
+        return {}
 
     def kept(self, m: int, each: int, moment: int) -> int:
         """Bytes of the lines on chip that are still read."""
@@ -131,8 +141,24 @@ class Demand:
         return {}
 
     def missing(self, state: Iterable[Held], moment: int) -> int:
-        """The same of all maps."""
-        return sum(self.lacking(m, each, moment) for m, each, _ in state)
+        """The same of all maps that there are."""
+        there = sum(self.lacking(m, each, moment) - self.lacking(m, 0, moment) for m, each, _ in state if each)
+        return self.all_missing[moment] + there
+
+    @cached_property
+    def all_missing(self) -> tuple[int, ...]:
+        """For every moment the same if nothing is on chip."""
+        computed = {m for position in range(len(self.steps.at)) for m in self.computed(position)}
+        given = (m for m in range(len(self.steps.maps)) if m not in computed)
+        found = {0: sum(self.lacking(m, 0, 0) for m in given)}
+        for moment in range(len(self.orders.moments) - 1):
+            for position, stop in self.orders.next(moment):
+                if stop not in found:
+                    made = {*self.computed(position)}
+                    read = {*self.steps.reads[position]} - made
+                    less = sum(self.lacking(m, 0, moment) - self.lacking(m, 0, stop) for m in read)
+                    found[stop] = found[moment] - less + sum(self.lacking(m, 0, stop) for m in made)
+        return tuple(found[moment] for moment in range(len(self.orders.moments)))
 
     def last_read(self, m: int, moment: int, stop: int) -> int:
         """Bytes of a map that count as missing at a moment, and that nobody behind another one reads."""

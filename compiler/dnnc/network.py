@@ -93,6 +93,7 @@ class Search:
     labels: int = 0
     proven: int = 0
     _blocks: dict[Block, Options] = field(default_factory=dict[Block, Options])
+    _others: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict[tuple[int, tuple[int, ...]], int])
     _known: dict[tuple[Options, Before], Ways] = field(default_factory=dict[tuple[Options, Before], Ways])
 
     @cached_property
@@ -214,10 +215,7 @@ class Search:
     @cached_property
     def _first(self) -> Label:
         """Nothing done: all that layers read and none computes is in DRAM."""
-        computed = {step.map for step in self.steps.steps}
-        given = (m for m in range(len(self.steps.maps)) if m not in computed and self.demand.wanted(m, 0))
-        state = tuple(Held(m, 0, True) for m in given)
-        return Label(0, 0, state, self.demand.missing(state, 0) + self.least[0], None, None)
+        return Label(0, 0, (), self.demand.missing((), 0) + self.least[0], None, None)
 
     # -- what every plan moves --------------------------------------------------------------------------------------
 
@@ -325,16 +323,25 @@ class Search:
             if any_state.known.floor + missing >= spare:
                 continue
             member = self._groups.suited(any_state, label.state)
-            yield from self._run_by(member, label, missing, spare, cuts, below)
+            elsewhere = self._elsewhere(member, label)
+            missing_here, spare = missing - elsewhere, spare - elsewhere
+            yield from self._run_by(member, label, missing_here, spare, cuts, below)
             # Where there is room for everything on chip, rows that take less of it gain nothing but fewer kernels.
             ways = self._ways(member, label)
-            whole = ways.complete(spare - missing)
+            whole = ways.complete(spare - missing_here)
             if whole is not None:
                 if member.known.kernels(whole.level) == member.known.floor:
                     continue
                 spare = min(spare, ways.total(whole))
             for tighter in self._groups.tighter(member):
-                yield from self._run_by(tighter, label, missing, spare, cuts, below)
+                yield from self._run_by(tighter, label, missing_here, spare, cuts, below)
+
+    def _elsewhere(self, member: Member, label: Label) -> int:
+        """Bytes of what is wanted of maps that a group has nothing to do with, and that are not on chip."""
+        key, local, stop = (member.stop, member.grouping.positions), member.grouping.local, member.stop
+        if key not in self._others:
+            self._others[key] = self.demand.all_missing[stop] - sum(self.demand.lacking(m, 0, stop) for m in local)
+        return self._others[key] - sum(self.demand.lacking(m, 0, stop) for m, _, _ in label.state if m not in local)
 
     def _run_by(
         self, member: Member, label: Label, missing: int, spare: int, cuts: int | None, below: int
@@ -356,7 +363,7 @@ class Search:
     def _made(
         self, stop: int, total: int, sections: int, state: list[Held], segment: Segment, before: Label
     ) -> Label:  # fmt: skip
-        ordered = tuple(sorted(state))
+        ordered = tuple(sorted(held for held in state if held.each))
         reach = total + self.demand.missing(ordered, stop) + self.least[stop]
         return Label(total, sections, ordered, reach, segment, before)
 

@@ -121,9 +121,10 @@ class Ways:
         """The ways that may pay.
 
         Args:
-            missing: bytes of what is wanted and not on chip when the group starts.
-            spare: what a way moves, and what is missing behind it, has to be less; and no more than with everything
-                on chip.
+            missing: bytes of what is wanted and not on chip when the group starts, without maps that are not on chip
+                and that it has nothing to do with.
+            spare: what a way moves, and what is missing behind it, likewise, has to be less; and no more than with
+                everything on chip.
             few: so many cuts are tried to drop rows, those of the fewest strips; None: all.
         """
         tried: list[int] = []
