@@ -147,6 +147,12 @@ def test_the_package_imports_lazily_and_offers_what_it_names() -> None:
         (["compile", "absent.onnx", "--target", "twobuffer"], "did you mean 'two-buffer'?"),
         (["compile", "absent.onnx", "--within", "3"], "--within is for --objective balanced"),
         (["compile", "absent.onnx", "--cache", "here", "--no-cache"], "exclude each other"),
+        (
+            ["compile", "absent.onnx", "--no-emit", "-o", "net.dnnc"],
+            "an artifact holds a program; leave out --no-emit or -o",
+        ),
+        (["compile", "absent.onnx", "--no-emit", "--objective", "latency"], "under latency the search itself emits"),
+        (["compile", "absent.onnx", "--no-emit", "--objective", "balanced"], "leave out --no-emit or --objective"),
         (["compile", "absent.onnx", "--input-shape", "input=1x3"], "expected NAME:EXTENTS"),
         (["compile", "absent.onnx", "--constraints", "absent.toml"], "absent.toml: cannot read"),
         (["inspect", "absent.dnnc"], "artifact 'absent.dnnc' cannot be read"),

@@ -29,6 +29,9 @@ def test_tiles_are_counted_before_they_are_made(
     assert dnnc.compile(model, machine, plan="layerwise").plan == compilation.plan
     (warning,) = caplog.messages
     assert re.search(rf"the program has {total:,} tiles, {counted['one']:,} of them in layer 'one'", warning)
+    assert "--no-emit (in Python, dnnc.plan_network) plans and proves without" in warning
+    planned = dnnc.plan_network(model, machine, plan="layerwise")
+    assert (planned.plan, len(caplog.messages)) == (compilation.plan, 1)
     monkeypatch.setattr(length, "LONG", total + 1)
     dnnc.compile(model, machine, plan="layerwise")
     assert len(caplog.messages) == 1

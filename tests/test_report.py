@@ -232,10 +232,11 @@ def test_instructions_of_one_layer_and_of_all() -> None:
 
 def test_a_line_for_each_layer() -> None:
     plan, _, _ = planned(published())
+    time = 1e3 * plan.figures.cycles / SNOWFLAKE.clock_hz
     lines = report.layers_grid(Plan(SNOWFLAKE, Objective(), (plan,))).lines()
     assert lines == (
-        "layer  operator  output       c  kernel  mode         loops         DRAM MB  factor  proof",
-        "conv   Conv      384x13x13  192  3x3     cooperative  y:3x5 k:6x64    4.196  2.7573  gap 64 %",
+        "layer  operator  output       c  kernel  mode         loops         DRAM MB  factor  proof     ms closed form",
+        f"conv   Conv      384x13x13  192  3x3     cooperative  y:3x5 k:6x64    4.196  2.7573  gap 64 %  {time:>14.3f}",
     )
 
 

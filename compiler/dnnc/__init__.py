@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dnnc.pipeline import Compilation, compile, execute, load, verify
+    from dnnc.pipeline import Compilation, Planned, compile, execute, load, plan_network, verify
     from dnnc.search import Objective
     from dnnc_runtime.errors import CapacityFault, DisagreementFault, Fault, ModelFault, UsageFault
     from dnnc_runtime.machine import Machine
@@ -30,6 +30,7 @@ __all__ = [
     "Machine",
     "ModelFault",
     "Objective",
+    "Planned",
     "Program",
     "UsageFault",
     "__version__",
@@ -37,11 +38,12 @@ __all__ = [
     "execute",
     "load",
     "load_machine",
+    "plan_network",
     "verify",
 ]
 
 _HOMES = {
-    "dnnc.pipeline": ("Compilation", "compile", "execute", "load", "verify"),
+    "dnnc.pipeline": ("Compilation", "Planned", "compile", "execute", "load", "plan_network", "verify"),
     "dnnc.search": ("Objective",),
     "dnnc_runtime.errors": ("CapacityFault", "DisagreementFault", "Fault", "ModelFault", "UsageFault"),
     "dnnc_runtime.machine": ("Machine",),

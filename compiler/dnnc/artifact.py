@@ -203,7 +203,7 @@ def _compilation(document: Document, path: Path, walk: bool) -> Compilation:
     program = emit(lowered, dict(plan.schedules), machine, made)
     counted = _sound("program", lambda: agree(plan, program)) if walk else NOT_COUNTED
     shapes = document.model.input_shapes
-    return Compilation(graph, lowered, plan, program, counted, rules, shapes, unfused, document.interrupted)
+    return Compilation(graph, lowered, plan, made, rules, shapes, unfused, document.interrupted, program, counted)
 
 
 def _sound(what: str, make: Callable[[], _T]) -> _T:

@@ -55,7 +55,8 @@ def warn_if_long(plan: Plan, made: Realized | None = None) -> None:
     most = max(counts, key=lambda name: counts[name])
     _log.warning(
         "the memories of %s are small for these layers: the program has %s tiles, %s of them in layer %r; "
-        "to emit and to walk it takes minutes and gigabytes",
+        "to emit and to walk it takes minutes and gigabytes; "
+        "--no-emit (in Python, dnnc.plan_network) plans and proves without",
         plan.machine.name,
         f"{total:,}",
         f"{counts[most]:,}",

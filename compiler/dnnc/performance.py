@@ -117,15 +117,24 @@ def sum_of(times: Sequence[Time]) -> Time:
 
 def layer_performance(plan: LayerPlan, machine: Machine, times: Sequence[Time]) -> Performance:
     """The time of one layer of the array, given those of its sections."""
-    time, figures = sum_of(times), plan.figures
-    floor = floor_cycles(plan.layer.shape, machine, moving=plan.alone is None)
-    return Performance(machine, time.cycles, time.shares, figures.cycles, floor, plan.valid_ops, figures.dram_bytes)
+    time = sum_of(times)
+    return _performance(plan, machine, time.cycles, time.shares)
+
+
+def _performance(plan: LayerPlan, machine: Machine, cycles: float, shares: Shares) -> Performance:
+    figures, floor = plan.figures, floor_cycles(plan.layer.shape, machine, moving=plan.alone is None)
+    return Performance(machine, cycles, shares, figures.cycles, floor, plan.valid_ops, figures.dram_bytes)
 
 
 def performances(plan: Plan, timing: Timing) -> dict[str, Performance]:
     """The time of every layer of the array, by name."""
     times = layer_times(plan, timing)
     return {layer.name: layer_performance(layer, plan.machine, times[layer.name]) for layer in plan.on_array}
+
+
+def closed_forms(plan: Plan) -> dict[str, Performance]:
+    """The time of every layer of the array in closed form, by name; what it is spent on, a timeline alone would say."""
+    return {layer.name: _performance(layer, plan.machine, layer.figures.cycles, Shares()) for layer in plan.on_array}
 
 
 def total(plan: Plan, layers: Iterable[Performance]) -> Performance:

@@ -1,4 +1,4 @@
-"""compile(): the stages in order, one hook between them."""
+"""plan_network() and compile(): the stages in order, one hook between them."""
 
 from __future__ import annotations
 
@@ -36,45 +36,28 @@ Denied = frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Compilation:
-    """A compiled model: its graph, every layer's schedule and proof, and the program, walked and in agreement."""
+class Planned:
+    """A planned model: its graph, every layer's schedule and proof, and how layers run together; no program.
+
+    Attributes:
+        realized: what is on chip in every section, and where; None if every layer runs by itself.
+        unfused: the fusions that the search has undone.
+        interrupted: whether the search was cut short.
+    """
 
     graph: Graph
     lowered: Lowered
     plan: Plan
-    program: Program
-    counted: Agreement
-    constraints: Constraints | None = None
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
-    unfused: Denied = frozenset()
-    interrupted: bool = False
+    realized: Realized | None = field(compare=False, repr=False)
+    constraints: Constraints | None
+    input_shapes: Mapping[str, tuple[int, ...]]
+    unfused: Denied
+    interrupted: bool
 
     @property
     def machine(self) -> Machine:
-        """The machine that it is compiled for."""
+        """The machine that it is planned for."""
         return self.plan.machine
-
-    @cached_property
-    def timing(self) -> Timing:
-        """When everything in the program happens."""
-        from dnnc_runtime.timeline import timeline
-
-        return timeline(self.program)
-
-    @cached_property
-    def realized(self) -> Realized | None:
-        """What is on chip in every section, and where; None if every layer runs by itself."""
-        from dnnc.chip import Chip
-        from dnnc.realize import Realized, realize
-        from dnnc.steps import steps_of
-        from dnnc.together import alone_of
-
-        if self.plan.network is None:
-            return None
-        steps = steps_of(self.lowered, fixed_layers(self.lowered, self.machine, self.constraints))
-        made = realize(steps, Chip(self.machine), self.plan.network.segments, alone_of(self.plan))
-        assert isinstance(made, Realized)
-        return made
 
     @property
     def layers(self) -> tuple[LayerPlan | HostLayer, ...]:
@@ -85,6 +68,26 @@ class Compilation:
     def traffic(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
         """DRAM payload bytes (read, written) by layer name and role."""
         return {layer.name: layer.traffic for layer in self.plan.on_array}
+
+    def _repr_html_(self) -> str:
+        from dnnc.report import html_table
+
+        return html_table(self.plan)
+
+
+@dataclass(frozen=True)
+class Compilation(Planned):
+    """A compiled model: what was planned, and its program, walked and in agreement."""
+
+    program: Program
+    counted: Agreement
+
+    @cached_property
+    def timing(self) -> Timing:
+        """When everything in the program happens."""
+        from dnnc_runtime.timeline import timeline
+
+        return timeline(self.program)
 
     def save(self, path: str | Path) -> None:
         """Write the artifact.
@@ -139,6 +142,67 @@ def compile(
     from dnnc.agreement import agree
     from dnnc.emit import emit
     from dnnc.length import warn_if_long
+
+    tell: Hook = hook or _nobody
+    found = plan_network(
+        model,
+        target,
+        objective=objective,
+        constraints=constraints,
+        input_shapes=input_shapes,
+        cache=cache,
+        host=host,
+        plan=plan,
+        time_limit=time_limit,
+        hook=hook,
+        progress=progress,
+    )
+    warn_if_long(found.plan, found.realized)
+    program = emit(found.lowered, found.plan.schedules, found.machine, found.realized)
+    tell("program", program)
+    counted = agree(found.plan, program)
+    tell("agreement", counted)
+    return Compilation(
+        found.graph,
+        found.lowered,
+        found.plan,
+        found.realized,
+        found.constraints,
+        found.input_shapes,
+        found.unfused,
+        found.interrupted,
+        program,
+        counted,
+    )
+
+
+def plan_network(
+    model: Any,
+    target: str | Path | Machine = "snowflake",
+    *,
+    objective: Goal | Objective = "traffic",
+    constraints: str | Path | Constraints | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    cache: str | Path | None = None,
+    host: bool = True,
+    plan: Scope = "fused",
+    time_limit: float = 60.0,
+    hook: Hook | None = None,
+    progress: Progress | None = None,
+) -> Planned:
+    """Plan an ONNX model as :func:`compile` does, and prove the plan, without a program.
+
+    A program of millions of tiles takes minutes and gigabytes, where its plan and the proof may take seconds. Nothing
+    is counted then, and there is no timeline: bytes are those predicted, cycles those of the closed form. Under
+    "latency" and "balanced" the search itself emits programs, to time them.
+
+    Args:
+        model, target, objective, constraints, input_shapes, cache, host, plan, time_limit, hook, progress: see
+            :func:`compile`.
+
+    Raises:
+        UsageFault, ModelFault, CapacityFault: see their exit statuses; the message says what to do.
+    """
     from dnnc.onnx_import import load as load_model
     from dnnc.simplify import simplify
     from dnnc.together import Together
@@ -161,13 +225,8 @@ def compile(
     together = Together(lowered, layers, fixed, time_limit, planner.interrupted)
     whole, made = together.find("layerwise" if planner.interrupted else plan, partial(_cycles, lowered))
     tell("together", whole)
-    warn_if_long(whole, made)
-    program = emit(lowered, whole.schedules, machine, made)
-    tell("program", program)
-    counted = agree(whole, program)
-    tell("agreement", counted)
     shapes = dict(input_shapes or {})
-    return Compilation(graph, lowered, whole, program, counted, rules, shapes, unfused, together.interrupted)
+    return Planned(graph, lowered, whole, made, rules, shapes, unfused, together.interrupted)
 
 
 def _cycles(lowered: Lowered, plan: Plan, made: Realized | None) -> float:

@@ -11,7 +11,7 @@ from html import escape
 from dnnc.chip import Chip
 from dnnc.grid import Grid
 from dnnc.layer import HostLayer, Layer, Shape
-from dnnc.performance import CLOSE, Performance, frames_per_second, performances, total
+from dnnc.performance import CLOSE, Performance, closed_forms, frames_per_second, performances, total
 from dnnc.plan import TRAFFIC_ROLES, LayerPlan, Plan
 from dnnc.realize import Realized
 from dnnc.schedule import Schedule
@@ -66,9 +66,10 @@ def plural(count: int, noun: str) -> str:
 
 
 def layers_grid(plan: Plan, timing: Timing | None = None, made: Realized | None = None) -> Grid:
-    """A line for each layer of the array: what it is, its schedule, its bytes and the proof; its time, if known.
+    """A line for each layer of the array: what it is, its schedule, its bytes, the proof and its time.
 
     Args:
+        timing: without it, the time is that of the closed form.
         made: the plan made concrete, for the modes of layers that run by strips.
     """
     headings: tuple[str, ...] = (
@@ -77,11 +78,13 @@ def layers_grid(plan: Plan, timing: Timing | None = None, made: Realized | None 
     how = runs(plan, made)
     rows: list[tuple[str, ...]] = [_layer_row(layer, *how[layer.name]) for layer in plan.on_array]
     text = {"layer", "operator", "output", "kernel", "mode", "loops", "proof", "bound by"}
+    times = performances(plan, timing) if timing else closed_forms(plan)
+    spent = [times[layer.name] for layer in plan.on_array]
+    headings += ("ms" if timing else "ms closed form",)
+    rows = [(*row, f"{1e3 * of.seconds:.3f}") for row, of in zip(rows, spent, strict=True)]
     if timing:
-        headings += ("ms", "bound by")
-        times = performances(plan, timing)
-        spent = (times[layer.name] for layer in plan.on_array)
-        rows = [(*row, f"{1e3 * of.seconds:.3f}", of.shares.bound) for row, of in zip(rows, spent, strict=True)]
+        headings += ("bound by",)
+        rows = [(*row, of.shares.bound) for row, of in zip(rows, spent, strict=True)]
     return Grid(headings, tuple(rows), frozenset(text), frozenset({"layer", "loops"}))
 
 
@@ -204,8 +207,12 @@ def work_grid(layers: Iterable[Layer]) -> Grid:
 # -- totals and hosts ----------------------------------------------------------------------------------------------
 
 
-def totals_lines(plan: Plan, timing: Timing) -> tuple[str, ...]:
-    """A plan's sums: bytes read and written, against their bounds, on the bus, on the host; work and time."""
+def totals_lines(plan: Plan, timing: Timing | None = None) -> tuple[str, ...]:
+    """A plan's sums: bytes read and written, against their bounds, on the bus, on the host; work and time.
+
+    Args:
+        timing: without it, the time is that of the closed form.
+    """
     t, machine = plan.totals, plan.machine
     against = (("compulsory", t.compulsory_bytes), ("lower bound", t.lower_bound_bytes))
     factors = ", ".join(f"{factor(t.dram_bytes, of)} x {name} ({megabytes(of)} MB)" for name, of in against)
@@ -254,20 +261,21 @@ def _fewest(proof: Proof) -> bool:
     return proof.status == "optimal" and proof.quantity == "bytes"
 
 
-def _time_lines(plan: Plan, timing: Timing) -> Iterator[tuple[str, str]]:
+def _time_lines(plan: Plan, timing: Timing | None) -> Iterator[tuple[str, str]]:
     """The time in the timeline, what it is spent on, and how far the closed form and the least that it could be are."""
-    by_layer = performances(plan, timing)
+    by_layer = performances(plan, timing) if timing else closed_forms(plan)
     of = total(plan, by_layer.values())
-    rates = f"{frames_per_second(plan, of):,.1f} frames/s, {of.ops_per_second / 1e9:,.1f} Gop/s"
-    yield (
-        "time",
-        f"{of.cycles:,.0f} cycles = {1e3 * of.seconds:,.2f} ms at {plan.machine.clock_hz / 1e6:g} MHz: {rates}",
-    )
+    frames = frames_per_second(plan, of)
+    rates = f"{frames:,.1f}" if frames >= 0.1 else f"{frames:.2g}"
+    rates += f" frames/s, {of.ops_per_second / 1e9:,.1f} Gop/s"
+    took = f"{of.cycles:,.0f} cycles = {1e3 * of.seconds:,.2f} ms at {plan.machine.clock_hz / 1e6:g} MHz"
+    yield "time", f"{took}: {rates}" if timing else f"in closed form {took}: {rates}"
     yield "", f"efficiency {100 * of.efficiency:.1f} %, DRAM {of.bytes_per_second / 1e9:.2f} GB/s"
-    yield from zip(("spent", *[""] * len(SHARES)), shares_lines(of), strict=False)
-    far = sum(abs(layer.off) > CLOSE for layer in by_layer.values())
-    form = f"{of.closed_form:,} cycles ({100 * of.off:+.2f} %), {plural(far, 'layer')} off by more than 2 %"
-    yield "predicted", f"in closed form {form}"
+    if timing:
+        yield from zip(("spent", *[""] * len(SHARES)), shares_lines(of), strict=False)
+        far = sum(abs(layer.off) > CLOSE for layer in by_layer.values())
+        form = f"{of.closed_form:,} cycles ({100 * of.off:+.2f} %), {plural(far, 'layer')} off by more than 2 %"
+        yield "predicted", f"in closed form {form}"
     what = "plan" if plan.network else "schedule"
     yield "", f"no {what} is faster than {of.floor:,} cycles: this takes {factor(int(of.cycles), of.floor)} x as long"
     if plan.network:
@@ -332,7 +340,7 @@ def host_grid(layers: Iterable[HostLayer]) -> Grid:
     return Grid(headings, rows, text, frozenset({"on the host", "because"}))
 
 
-def html_table(plan: Plan, timing: Timing) -> str:
+def html_table(plan: Plan, timing: Timing | None = None) -> str:
     """A plan for a notebook: verdict, totals and the table of layers as HTML."""
     lines = (verdict(plan), *totals_lines(plan, timing))
     grids = [layers_grid(plan, timing), *([host_grid(plan.on_host)] if plan.on_host else [])]

@@ -81,12 +81,13 @@ def plan_data(plan: Plan, made: Realized | None = None) -> Data:
     }
 
 
-def compiled_data(plan: Plan, timing: Timing, made: Realized | None = None) -> Data:
-    """The same with the time of every layer and of all of them."""
-    data, times = plan_data(plan, made), performances(plan, timing)
+def compiled_data(plan: Plan, timing: Timing | None, made: Realized | None = None) -> Data:
+    """The same with the time of every layer and of all of them; None where there is no timeline."""
+    data, times = plan_data(plan, made), performances(plan, timing) if timing else {}
     of = total(plan, times.values())
-    time = {**performance_data(of), "frames_per_s": frames_per_second(plan, of)}
-    layers = [{**layer, "time": performance_data(times[layer["name"]])} for layer in data["layers"]]
+    time = {**performance_data(of), "frames_per_s": frames_per_second(plan, of)} if timing else None
+    by_layer = {name: performance_data(each) for name, each in times.items()}
+    layers = [{**layer, "time": by_layer.get(layer["name"])} for layer in data["layers"]]
     return {**data, "totals": {**data["totals"], "time": time}, "layers": layers}
 
 

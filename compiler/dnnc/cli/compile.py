@@ -12,7 +12,7 @@ from dnnc.cli.terminal import INTERRUPTED, Color, Json, Quiet, Terminal, Verbose
 
 if TYPE_CHECKING:
     from dnnc.agreement import Agreement
-    from dnnc.pipeline import Compilation
+    from dnnc.pipeline import Planned
     from dnnc.search import Objective
 
 Together = Annotated[
@@ -24,6 +24,10 @@ Together = Annotated[
 ]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the artifact here.", show_default=False)
+]
+NoEmit = Annotated[
+    bool,
+    typer.Option("--no-emit", help="Plan and prove alone: no program is emitted, so nothing is counted or timed."),
 ]
 Goal = Annotated[
     Literal["traffic", "latency", "balanced"],
@@ -69,6 +73,7 @@ def compile(
     no_cache: NoCache = False,
     no_host: NoHost = False,
     time_limit: TimeLimit = 60.0,
+    no_emit: NoEmit = False,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -77,12 +82,15 @@ def compile(
     """Find every layer's schedule and how layers run together, prove it, and count the bytes.
 
     The program is emitted and walked: what it moves is held against what was predicted, tensor by tensor.
+    For networks whose program would be too long for that, --no-emit ends with the plan and its proof.
 
     Ctrl-C ends the search: what is found so far is printed and written, marked as not proven.
     """
     with terminal(verbose, quiet, color) as screen:
         from dnnc import pipeline
 
+        if no_emit:
+            _check_no_emit(objective, output)
         asked: dict[str, Any] = {
             "objective": _objective(objective, within),
             "constraints": constraints,
@@ -97,16 +105,29 @@ def compile(
 
             artifact.check_output(output, model, target, constraints)
         with screen.progress("searching") as progress:
-            compilation = pipeline.compile(model, target, **asked, hook=screen.stage, progress=progress)
-        if output:
-            compilation.save(output)
+            act = pipeline.plan_network if no_emit else pipeline.compile
+            planned = act(model, target, **asked, hook=screen.stage, progress=progress)
+        if output and isinstance(planned, pipeline.Compilation):
+            planned.save(output)
         if json:
-            screen.data(compilation_data(compilation))
+            screen.data(compilation_data(planned))
         else:
-            show(screen, compilation, output)
-        if compilation.interrupted:
+            show(screen, planned, output)
+        if planned.interrupted:
             screen.warn("interrupted: layers marked with a gap are the best found so far, not proven")
             raise typer.Exit(INTERRUPTED)
+
+
+def _check_no_emit(goal: str, output: Path | None) -> None:
+    from dnnc_runtime.errors import UsageFault
+
+    if output:
+        raise UsageFault("an artifact holds a program; leave out --no-emit or -o")
+    if goal != "traffic":
+        raise UsageFault(
+            f"--no-emit is for --objective traffic: under {goal} the search itself emits programs, to time them; "
+            "leave out --no-emit or --objective"
+        )
 
 
 def _objective(goal: Literal["traffic", "latency", "balanced"], within: float | None) -> Objective:
@@ -128,21 +149,22 @@ def _cache(directory: Path | None, off: bool) -> Path | None:
     return None if off else directory or cache_directory()
 
 
-def compilation_data(compilation: Compilation) -> dict[str, Any]:
-    """A compilation as plain data: its plan's, and where it comes from."""
+def compilation_data(planned: Planned) -> dict[str, Any]:
+    """A compilation as plain data: its plan's, and where it comes from; what takes a program is None without one."""
+    from dnnc.pipeline import Compilation
     from dnnc.summary import compiled_data
 
-    source = compilation.graph.source
+    source, compiled = planned.graph.source, planned if isinstance(planned, Compilation) else None
     return {
         "model": {
-            "name": compilation.graph.name,
+            "name": planned.graph.name,
             "path": str(source.path) if source and source.path else None,
             "sha256": source.sha256 if source else None,
-            "input_shapes": {name: compilation.graph.value(name).shape for name in compilation.graph.inputs},
+            "input_shapes": {name: planned.graph.value(name).shape for name in planned.graph.inputs},
         },
-        **compiled_data(compilation.plan, compilation.timing, compilation.realized),
-        "interrupted": compilation.interrupted,
-        "agreement": agreement_data(compilation.counted),
+        **compiled_data(planned.plan, compiled.timing if compiled else None, planned.realized),
+        "interrupted": planned.interrupted,
+        "agreement": agreement_data(compiled.counted) if compiled else None,
     }
 
 
@@ -163,17 +185,33 @@ def show_agreement(screen: Terminal, counted: Agreement) -> None:
     screen.line(f"agreement  counted = predicted: {compared}", style="green")
 
 
-def show(screen: Terminal, compilation: Compilation, output: Path | None = None) -> None:
-    """Print a compilation: layers, traffic by role, host nodes, totals, and the agreement of counts."""
-    from dnnc import report
+def _show_no_program(screen: Terminal, planned: Planned) -> None:
+    """Print that nothing was counted, and how long the program would be."""
+    from dnnc.length import tiles
+    from dnnc.report import plural
 
-    plan, timing = compilation.plan, compilation.timing
-    screen.grid(report.layers_grid(plan, timing, compilation.realized))
+    count = plural(sum(tiles(planned.plan, planned.realized).values()), "tile")
+    shown = "predicted and proven" if planned.plan.status == "optimal" else "predicted"
+    screen.line(f"program    none was emitted (--no-emit), so that times are in closed form; it would have {count}")
+    screen.line(f"agreement  none: without a program, the bytes are {shown}, not counted", style="yellow")
+
+
+def show(screen: Terminal, planned: Planned, output: Path | None = None) -> None:
+    """Print a compilation: layers, traffic by role, host nodes, totals, and the agreement of counts, if any."""
+    from dnnc import report
+    from dnnc.pipeline import Compilation
+
+    plan, compiled = planned.plan, planned if isinstance(planned, Compilation) else None
+    timing = compiled.timing if compiled else None
+    screen.grid(report.layers_grid(plan, timing, planned.realized))
     screen.grid(report.traffic_grid(plan))
     screen.grid(report.host_grid(plan.on_host))
-    screen.line(f"{compilation.graph.name} on {report.verdict(plan)}", style="bold")
+    screen.line(f"{planned.graph.name} on {report.verdict(plan)}", style="bold")
     screen.lines(report.totals_lines(plan, timing))
-    show_agreement(screen, compilation.counted)
+    if compiled:
+        show_agreement(screen, compiled.counted)
+    else:
+        _show_no_program(screen, planned)
     if output:
         screen.line(f"written    {output}")
     for line in report.LEGEND:
