@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,25 @@ FEW = (2, 8)
 """Labels gone into in every moment for a plan that is good most often, the first if there is little time."""
 
 
+class _ByStrips(NamedTuple):
+    """A group and a way to run it: a segment of which the rest is worked out if it is part of a plan."""
+
+    member: Member
+    way: Way
+
+    def strips(self, state: State) -> Strips:
+        """The segment, from what is there before it."""
+        grouping, way, maps = self.member.grouping, self.way, self.member.grouping.maps
+        others = (held.map for held in state if held.map not in grouping.local)
+        passing = tuple((m, each) for m, each in zip(others, way.passing, strict=True) if each)
+        entering = sorted((*((maps[i], each) for i, each in way.entering), *passing))
+        leaving = sorted((*((maps[i], each) for i, each in way.leaving), *passing))
+        rows, columns = self.member.known.cuts.cut(way.level)
+        spilled = tuple(sorted(maps[i] for i in grouping.group.spilled))
+        held = tuple(entering), tuple(leaving)
+        return Strips(grouping.positions, rows, *held, columns, spilled, grouping.handed)
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """The cheapest way found into a state; ``reach``: bytes that no plan with it goes below."""
@@ -49,7 +69,7 @@ class Label:
     sections: int
     state: State
     reach: int
-    segment: Segment | None
+    segment: Segment | _ByStrips | None
     before: Label | None
 
 
@@ -361,7 +381,7 @@ class Search:
         return self._made(stop, label.bytes + single.bytes, label.sections + 1, single.after, single.segment, label)
 
     def _made(
-        self, stop: int, total: int, sections: int, state: list[Held], segment: Segment, before: Label
+        self, stop: int, total: int, sections: int, state: list[Held], segment: Segment | _ByStrips, before: Label
     ) -> Label:  # fmt: skip
         ordered = tuple(sorted(held for held in state if held.each))
         reach = total + self.demand.missing(ordered, stop) + self.least[stop]
@@ -393,20 +413,14 @@ class Search:
         )
 
     def _label(self, member: Member, label: Label, way: Way) -> Label:
-        """The label behind a segment."""
+        """The label behind a group."""
         maps, local = member.grouping.maps, member.grouping.local
         others = [held for held in label.state if held.map not in local]
-        passing = tuple((h.map, each) for h, each in zip(others, way.passing, strict=True) if each)
-        entering = sorted((*((maps[i], each) for i, each in way.entering), *passing))
-        leaving = sorted((*((maps[i], each) for i, each in way.leaving), *passing))
-        rows, columns = member.known.cuts.cut(way.level)
-        spilled = tuple(sorted(maps[i] for i in member.grouping.group.spilled))
-        held = tuple(entering), tuple(leaving)
-        segment = Strips(member.grouping.positions, rows, *held, columns, spilled, member.grouping.handed)
         self.meter.work += 8
         state = [Held(maps[i], each, stored) for i, each, stored in way.after]
         state += [Held(h.map, each, h.stored) for h, each in zip(others, way.passing, strict=True)]
-        return self._made(member.stop, label.bytes + way.bytes, label.sections + way.sections, state, segment, label)
+        total, sections = label.bytes + way.bytes, label.sections + way.sections
+        return self._made(member.stop, total, sections, state, _ByStrips(member, way), label)
 
 
 def _keep(front: dict[State, Label], made: Label) -> None:
@@ -418,7 +432,8 @@ def _keep(front: dict[State, Label], made: Label) -> None:
 def _segments(label: Label) -> tuple[Segment, ...]:
     found: list[Segment] = []
     at: Label | None = label
-    while at is not None and at.segment is not None:
-        found.append(at.segment)
+    while at is not None and at.segment is not None and at.before is not None:
+        segment = at.segment
+        found.append(segment.strips(at.before.state) if isinstance(segment, _ByStrips) else segment)
         at = at.before
     return tuple(reversed(found))
