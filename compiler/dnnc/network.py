@@ -345,7 +345,7 @@ class Search:
             member = self._groups.suited(any_state, label.state)
             elsewhere = self._elsewhere(member, label)
             missing_here, spare = missing - elsewhere, spare - elsewhere
-            yield from self._run_by(member, label, missing_here, spare, cuts, below)
+            yield from self._run_by(member, label, missing_here, spare, cuts)
             # Where there is room for everything on chip, rows that take less of it gain nothing but fewer kernels.
             ways = self._ways(member, label)
             whole = ways.complete(spare - missing_here)
@@ -354,7 +354,7 @@ class Search:
                     continue
                 spare = min(spare, ways.total(whole))
             for tighter in self._groups.tighter(member):
-                yield from self._run_by(tighter, label, missing_here, spare, cuts, below)
+                yield from self._run_by(tighter, label, missing_here, spare, cuts)
 
     def _elsewhere(self, member: Member, label: Label) -> int:
         """Bytes of what is wanted of maps that a group has nothing to do with, and that are not on chip."""
@@ -364,13 +364,11 @@ class Search:
         return self._others[key] - sum(self.demand.lacking(m, 0, stop) for m, _, _ in label.state if m not in local)
 
     def _run_by(
-        self, member: Member, label: Label, missing: int, spare: int, cuts: int | None, below: int
+        self, member: Member, label: Label, missing: int, spare: int, cuts: int | None
     ) -> Iterator[tuple[int, Label]]:
-        """The labels behind a group."""
+        """The labels behind a group, without those that may not be below; see ``Ways.cheap``."""
         for way in self._ways(member, label).cheap(missing, spare, cuts):
-            made = self._label(member, label, way)
-            if made.reach < below:
-                yield member.stop, made
+            yield member.stop, self._label(member, label, way)
 
     def _plain(self, moment: int, position: int, stop: int, label: Label) -> Label:
         """The label behind a layer that runs from DRAM to DRAM."""
@@ -416,7 +414,7 @@ class Search:
         """The label behind a group."""
         maps, local = member.grouping.maps, member.grouping.local
         others = [held for held in label.state if held.map not in local]
-        self.meter.work += 8
+        self.meter.work += 1
         state = [Held(maps[i], each, stored) for i, each, stored in way.after]
         state += [Held(h.map, each, h.stored) for h, each in zip(others, way.passing, strict=True)]
         total, sections = label.bytes + way.bytes, label.sections + way.sections
@@ -431,9 +429,9 @@ def _keep(front: dict[State, Label], made: Label) -> None:
 
 def _segments(label: Label) -> tuple[Segment, ...]:
     found: list[Segment] = []
-    at: Label | None = label
-    while at is not None and at.segment is not None and at.before is not None:
-        segment = at.segment
-        found.append(segment.strips(at.before.state) if isinstance(segment, _ByStrips) else segment)
-        at = at.before
+    while label.before is not None:
+        before, segment = label.before, label.segment
+        assert segment is not None
+        found.append(segment.strips(before.state) if isinstance(segment, _ByStrips) else segment)
+        label = before
     return tuple(reversed(found))

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from dnnc.cuts import Cuts
@@ -106,6 +107,11 @@ class Ways:
     options: Options
     before: Before
     _made: dict[tuple[int, _Order], Way | None] = field(default_factory=dict[tuple[int, "_Order"], "Way | None"])
+    _cheap: dict[tuple[int, int | None], tuple[int, tuple[tuple[int, Way], ...]]] = field(
+        default_factory=dict[tuple[int, "int | None"], tuple[int, tuple[tuple[int, Way], ...]]]
+    )
+    _complete: Way | None = None
+    _looked: int = 0
 
     @property
     def block(self) -> Block:
@@ -118,7 +124,7 @@ class Ways:
         return self.options.cuts
 
     def cheap(self, missing: int, spare: int, few: int | None = None) -> Iterator[Way]:
-        """The ways that may pay.
+        """The ways that may pay; what was found for one spare is not looked for again for less.
 
         Args:
             missing: bytes of what is wanted and not on chip when the group starts, without maps that are not on chip
@@ -127,30 +133,42 @@ class Ways:
                 everything on chip.
             few: so many cuts are tried to drop rows, those of the fewest strips; None: all.
         """
-        tried: list[int] = []
-        whole = self.complete(spare - missing, tried)
+        known = self._cheap.get((missing, few))
+        if known is None or known[0] < spare:
+            ways = tuple((self.total(way), way) for way in self._find_cheap(missing, spare, few))
+            self.cuts.meter.work += 8 * len(ways)
+            known = self._cheap[missing, few] = spare, ways
+        return (way for total, way in known[1] if total < spare)
+
+    def _find_cheap(self, missing: int, spare: int, few: int | None) -> Iterator[Way]:
+        whole = self.complete(spare - missing)
         if whole is not None:
             yield whole
-        for level in tried[:few]:
+        tried = takewhile(lambda level: whole is None or level != whole.level, self.options.levels(spare - missing))
+        for level in islice(tried, few):
             if self.options.least(level) + missing < spare:
                 yield from self._partly(level, spare, whole)
 
-    def complete(self, below: int, tried: list[int] | None = None) -> Way | None:
-        """The way with everything on chip that moves fewest kernels, and fewer than that; None if there is none.
-
-        Args:
-            tried: gets the cuts for which not everything has room.
-        """
-        for level in self.options.levels(below):
-            if self.whole(level):
-                return self._whole(level)
-            if tried is not None:
-                tried.append(level)
-        return None
+    def complete(self, below: int) -> Way | None:
+        """The way with everything on chip that moves fewest kernels, and fewer than that; None if there is none."""
+        if self._complete is None and self._looked < below:
+            self._complete = next(
+                (self._whole(level) for level in self.options.levels(below) if self.whole(level)), None
+            )
+            self._looked = below
+        found = self._complete
+        return found if found and self.options.kernels(found.level) < below else None
 
     def total(self, way: Way) -> int:
-        """Bytes of a way with everything on chip, and of what is missing behind it all the same."""
-        return way.bytes + self._missing
+        """Bytes of a way, and of what is missing behind it, without maps that the group has nothing to do with and
+        that were not on chip before it."""
+        block, units, there = self.block, self.block.group.units, dict(way.leaving)
+        total = way.bytes
+        for m, (wanted, _) in enumerate(block.wanted):
+            total += (wanted & ~block.mask(m, there.get(m, 0))).bit_count() * block.narrow[m]
+        for p, each in zip(self.before.passing, way.passing, strict=True):
+            total += (p.wanted & ~kept(p.lines, units, each)).bit_count() * p.narrow
+        return total
 
     def _partly(self, level: int, spare: int, whole: Way | None) -> Iterator[Way]:
         """The ways of a cut with less than everything on chip that may pay."""
