@@ -28,7 +28,8 @@ from dnnc.pipeline import Compilation, compile, verify
 from dnnc.realize import Realized, realize
 from dnnc.segments import Alone, Best, Network, Segment, Strips
 from dnnc.steps import Steps, steps_of
-from dnnc.strips import run, walk
+from dnnc.strip_run import run
+from dnnc.strips import walk
 from dnnc.together import alone_of, with_network
 from dnnc_runtime import machine
 from dnnc_runtime.errors import CapacityFault

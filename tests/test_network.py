@@ -18,13 +18,17 @@ from dnnc import cuts as in_strips
 from dnnc.axis import touched_by_any
 from dnnc.chip import Chip
 from dnnc.cuts import Cuts, Meter
+from dnnc.demand import Demand
 from dnnc.grouping import Grouping, grouped, handable, spillable
+from dnnc.groups import Groups
 from dnnc.layer import Layer, Shape
 from dnnc.network import Found, Search
+from dnnc.options import Options
 from dnnc.peaks import Peaks
 from dnnc.segments import Scope
 from dnnc.steps import FeatureMap, Geometry, Read, Step, Steps
-from dnnc.strips import kept, run, walk
+from dnnc.strip_run import run
+from dnnc.strips import kept, walk
 from dnnc.weights import weights_bytes
 from dnnc_runtime import machine
 from dnnc_runtime.machine import Machine
@@ -399,6 +403,52 @@ def renumbered(steps: Steps, numbers: Sequence[int]) -> Steps:
     maps = sorted(range(len(numbers)), key=numbers.__getitem__)
     reads = tuple(tuple(numbers[m] for m in read) for read in steps.reads)
     return Steps(tuple(map(step, steps.steps)), tuple(steps.maps[m] for m in maps), steps.at, reads, steps.needs, ())
+
+
+@given(cases(most=5, largest=12, targets=("two-buffer", "snowflake")))
+def test_a_cut_that_is_passed_over_moves_and_takes_no_less_than_one_that_is_not(case: Case) -> None:
+    groups = Groups(Demand(case.steps, Chip(case.machine)), case.alone, "fused", {}, None, {}, Meter())
+    for moment in range(len(groups.demand.orders.moments) - 1):
+        for member in groups.starting(moment):
+            for known in (member.known, *(other.known for other in groups.tighter(member))):
+                check_cuts(known)
+                assert known.floor >= member.known.floor
+
+
+@pytest.mark.parametrize("maps", range(192, 1025, 64))
+def test_a_first_strip_that_is_too_short_takes_more_kernels(maps: int) -> None:
+    # Three convolutions of 3x3 over 8 rows of 2 channels, kernels of 72 bytes, each loaded for every section. Strips
+    # that end at rows 1, 5 and 8 end at rows 2, 6 and 8 of the layer before and at 3, 7 and 8 of the first: 9 sections.
+    # Those that end at rows 3, 6 and 8 end at 4, 7 and 8, and at 5 and 8: 8 sections. The output is 256 bytes.
+    net = Net()
+    x = net.given(8, 2)
+    for _ in range(3):
+        x = net.conv([x], 2, 3, 1)
+    target = machine.load("two-buffer").with_memory("weights", 64).with_memory("maps", maps)
+    alone = tuple((1 << 20, 0) for _ in range(3))
+    groups = Groups(Demand(net.done(), Chip(target)), alone, "fused", {}, None, {}, Meter())
+    for member in groups.starting(0):
+        check_cuts(member.known)
+        if len(member.grouping.positions) == 3:
+            moved = {rows: member.known.kernels(level) for level, rows in enumerate(member.known.cuts.strips)}
+            assert (moved[1, 5, 8], moved[3, 6, 8]) == (256 + 9 * 72, 256 + 8 * 72)
+
+
+def check_cuts(known: Options) -> None:
+    """The cuts are those that none beats in bytes and memory, the one of fewest bytes first."""
+    cuts, room, far = known.cuts, known.block.room, 1 << 40
+    figures = [(known.kernels(level), cuts.bare(level, room)) for level in known.levels()]
+    order = [moved for moved, _ in figures]
+    assert order == sorted(order)
+    if not known.in_blocks:
+        for level in range(len(cuts.strips)):
+            peak = cuts.bare(level, room)
+            assert peak is None or any(
+                moved <= known.kernels(level) and takes is not None and takes <= peak for moved, takes in figures
+            )
+        assert known.least_of_all(far) == min(map(known.least, known.levels()), default=far)
+    for below in order:
+        assert [known.kernels(level) for level in known.levels(below)] == [moved for moved in order if moved < below]
 
 
 @few(60)

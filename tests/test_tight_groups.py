@@ -20,7 +20,7 @@ from dnnc.pipeline import Compilation, compile, verify
 from dnnc.realize import Realized, realize
 from dnnc.segments import Alone, Network, Segment, Strips
 from dnnc.steps import Steps, steps_of
-from dnnc.strips import run
+from dnnc.strip_run import run
 from dnnc.strips import walk as walk_of
 from dnnc.together import alone_of, with_network
 from dnnc_runtime import Counters, machine, walk

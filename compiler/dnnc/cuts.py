@@ -16,7 +16,8 @@ from typing import NamedTuple
 from dnnc.axis import touched
 from dnnc.columns import halo, in_blocks, parts_of
 from dnnc.peaks import Peaks
-from dnnc.strips import Group, Run, Walk, run, walk
+from dnnc.strip_run import Run, run
+from dnnc.strips import Group, Walk, walk
 
 BLOCKS = (2, 3, 4, 6, 8, 12, 16)
 """Numbers of blocks of columns that are tried."""

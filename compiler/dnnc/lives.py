@@ -20,7 +20,8 @@ from dnnc.nests import Nested, nested
 from dnnc.orders import mask_of
 from dnnc.segments import Alone, Segment, Strips
 from dnnc.steps import Steps
-from dnnc.strips import Event, home, kept, run, walk
+from dnnc.strip_run import Event, run
+from dnnc.strips import home, kept, walk
 
 
 @dataclass(slots=True, eq=False)

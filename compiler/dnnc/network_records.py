@@ -19,7 +19,8 @@ from dnnc.plan import Plan
 from dnnc.schedule_records import ScheduleRecord, record, restore
 from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Segment, Strips
 from dnnc.steps import Steps
-from dnnc.strips import Run, Walk, home, kept, run, walk
+from dnnc.strip_run import Run, run
+from dnnc.strips import Walk, home, kept, walk
 from dnnc.weights import weights_bytes
 
 

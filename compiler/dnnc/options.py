@@ -1,9 +1,9 @@
 """What is known of a group whatever is on chip when it starts: the cuts that fit, and what those move at least.
 
-A cut that takes as much memory as one of fewer strips is passed over. Where strips alone do not fit, neither in this
-group nor in a shorter one that starts with the same layer, it is also cut into blocks of columns. Then it reads all of
-its inputs from DRAM, and writes there all that is wanted behind it: only maps that it has nothing to do with stay. Such
-a cut is passed over if it moves no fewer bytes than the layers do by themselves.
+A cut that takes as much memory as one that moves no more kernels is passed over. Where strips alone do not fit, neither
+in this group nor in a shorter one that starts with the same layer, it is also cut into blocks of columns. Then it reads
+all of its inputs from DRAM, and writes there all that is wanted behind it: only maps that it has nothing to do with
+stay. Such a cut is passed over if it moves no fewer bytes than the layers do by themselves.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Options:
 
     @property
     def floor(self) -> int:
-        """Bytes that no cut goes below, nor any of the same layers where rows take less room: known without work."""
-        return self.kernels(0)
+        """Bytes that no cut goes below, nor any of the same layers where rows take less room."""
+        return self.kernels(self._in_strips[0])
 
     def levels(self, below: int | None = None) -> Iterator[int]:
         """The cuts (as levels) that fit at all when everything else is in DRAM, without those that take as much memory
@@ -100,7 +100,7 @@ class Options:
             below: only those that move fewer kernels; the others are not even looked at.
         """
         if below is None or self.floor < below:
-            yield from self._fitting(self._in_blocks if self.in_blocks else range(len(self.cuts.strips)), below)
+            yield from self._fitting(self._in_blocks if self.in_blocks else self._in_strips, below)
 
     def _fitting(self, levels: Iterable[int], below: int | None = None) -> Iterator[int]:
         least: int | None = None
@@ -113,24 +113,30 @@ class Options:
                 yield level
 
     @cached_property
-    def _in_blocks(self) -> tuple[int, ...]:
-        """The cuts into blocks of columns that pay: those that move fewest kernels first."""
-        cuts = self.cuts
-        levels = (cuts.level(blocks, strips) for blocks, most in self._paying.items() for strips in range(most))
-        return tuple(sorted(levels, key=lambda level: (self.kernels(level), sum(cuts.sections(level)), level)))
+    def _in_strips(self) -> tuple[int, ...]:
+        """The cuts into strips alone: those that move fewest kernels first.
+
+        These need not be those of fewest strips: of more, the first may be too short for a late layer to begin.
+        """
+        return tuple(sorted(range(len(self.cuts.strips)), key=self.kernels))
 
     @cached_property
-    def _paying(self) -> dict[int, int]:
-        """For every number of blocks of columns in how many strips it moves fewer bytes than the layers alone."""
+    def _in_blocks(self) -> tuple[int, ...]:
+        """The cuts into blocks of columns that pay: those that move fewest kernels first.
+
+        One pays if it moves fewer bytes than the layers do by themselves.
+        """
         block, cuts = self.block, self.cuts
         needed = cuts.walk(0).needed
         fixed = sum(needed[m].bit_count() * block.loads[m] for m in block.inputs)
         fixed += sum(block.wanted[m][0].bit_count() * block.group.sizes[m] for m in self._only_wanted)
-        spare, found = block.alone - fixed, dict[int, int]()
-        for blocks in range(1, len(cuts.blocks)):
-            levels = (cuts.level(blocks, strips) for strips in range(len(cuts.strips)))
-            found[blocks] = sum(1 for _ in takewhile(lambda level: self.kernels(level) < spare, levels))
-        return found
+        spare, strips = block.alone - fixed, range(len(cuts.strips))
+        # In blocks it moves no fewer kernels than without.
+        if self.floor >= spare:
+            return ()
+        levels = (cuts.level(blocks, each) for blocks in range(1, len(cuts.blocks)) for each in strips)
+        pay = [level for level in levels if self.kernels(level) < spare]
+        return tuple(sorted(pay, key=lambda level: (self.kernels(level), sum(cuts.sections(level)), level)))
 
     @cached_property
     def fits(self) -> bool:
@@ -143,7 +149,7 @@ class Options:
     @property
     def hopeless(self) -> bool:
         """Whether no cut fits, though some into blocks of columns would pay: no longer group is looked at then."""
-        return not self.fits and any(self._paying.values())
+        return not self.fits and bool(self._in_blocks)
 
     @property
     def _only_wanted(self) -> Iterator[int]:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dnnc.axis import touched
-from dnnc.strips import Run, Walk
+from dnnc.strip_run import Run
+from dnnc.strips import Walk
 from dnnc_runtime.program import Window
 
 Ints = NDArray[np.int64]
@@ -31,7 +32,7 @@ class Peaks:
     way: Walk
 
     def run(self, entering: Mapping[int, int], leaving: Mapping[int, int]) -> Run:
-        """The same as of ``strips.run``: the peak, and what is loaded."""
+        """The same as of ``strip_run.run``: the peak, and what is loaded."""
         changed = entering.keys() | leaving.keys()
         full = self._bare.copy()
         for m in changed:

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from dnnc.cuts import Cuts
 from dnnc.options import Block, Options
-from dnnc.strips import Run, fullest, kept
+from dnnc.strip_run import Run
+from dnnc.strips import fullest, kept
 
 MANY = 6
 """Kinds of maps of which each may go first."""
