@@ -109,10 +109,11 @@ class StripEmitter:
             self._segment, self._begun, self._there, self._turn = scene.segment, set(), set(), 0
         works = [self._work(scene, of) for of in scene.steps]
         turns = [*self._turns(scene, works)]
+        meanwhile = self.kept(number, meanwhile=True) if len(turns) > 1 else ()
         for turn, (work, instructions) in enumerate(turns, 1):
             layer = work.step.layer
             views: list[tuple[Role, View]] = [(operand.role, operand.view) for operand in layer.operands]
-            kept = self.kept(number, meanwhile=turn < len(turns))
+            kept = meanwhile if turn < len(turns) else self.kept(number)
             yield Section(layer.name, layer.kernel, tuple(views), instructions, work.kernels.cut.deal.mode, kept)
 
     def _turns(self, scene: Scene, works: Sequence[Work]) -> Iterator[tuple[Work, tuple[Instruction, ...]]]:
