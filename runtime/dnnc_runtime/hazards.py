@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from dnnc_runtime.addressing import alike, window
 from dnnc_runtime.tensor import Piece, extent
 
+BLOCK = 32
+"""Words of a memory in a row: most footprints that do not overlap have no such block in common."""
+
 
 class Footprint(NamedTuple):
     """The words of a piece: ``counts`` elements along each axis, ``pitch`` words apart, ``width`` words each."""
@@ -36,6 +39,14 @@ def _mask(pitch: tuple[int, ...], counts: tuple[int, ...], width: int) -> int:
     for count, step in sorted(zip(counts, pitch, strict=True), key=lambda axis: axis[1]):
         taken = _repeated(taken, count, step)
     return taken
+
+
+@lru_cache(maxsize=1 << 14)
+def _blocks(pitch: tuple[int, ...], counts: tuple[int, ...], width: int, at: int) -> int:
+    """Which blocks of words a footprint takes up, from the one on in which it begins ``at`` that word."""
+    mask = _mask(pitch, counts, width) << at
+    blocks = np.frombuffer(mask.to_bytes(-(-mask.bit_length() // BLOCK) * BLOCK // 8, "little"), f"<u{BLOCK // 8}")
+    return int.from_bytes(np.packbits(blocks != 0, bitorder="little").tobytes(), "little")
 
 
 def _repeated(bits: int, count: int, step: int) -> int:
@@ -67,6 +78,7 @@ class _Place:
 
     Attributes:
         first, end, mask: the words of its reach, and which of them it takes up.
+        blocks: which blocks of the memory it takes up, at least in part.
         reads, writes: its uses; equal ones are the same object.
         beside: the other places that have a word in common with it, and whether it has all words of theirs.
         cells: by unit.
@@ -75,6 +87,7 @@ class _Place:
     first: int
     end: int
     mask: int
+    blocks: int
     reads: Use
     writes: Use
     beside: dict[_Place, bool] = field(default_factory=dict["_Place", bool])
@@ -135,6 +148,8 @@ class _Places:
         near = (self._firsts[:count] < place.end) & (self._ends[:count] > place.first)
         for at in near.nonzero()[0].tolist():
             other = self._all[at]
+            if not place.blocks & other.blocks:
+                continue
             low, high = (place, other) if place.first < other.first else (other, place)
             shift = high.first - low.first
             if common := low.mask >> shift & high.mask:
@@ -247,7 +262,9 @@ class Hazards:
         if place is None:
             far = sum((count - 1) * step for count, step in zip(of.counts, of.pitch, strict=True))
             mask = _mask(of.pitch, of.counts, of.width)
-            place = _Place(of.base, of.base + far + of.width, mask, Use(of, False), Use(of, True))
+            block, at = divmod(of.base, BLOCK)
+            blocks = _blocks(of.pitch, of.counts, of.width, at) << block
+            place = _Place(of.base, of.base + far + of.width, mask, blocks, Use(of, False), Use(of, True))
             others = self._of_memory.setdefault(of.memory, _Places())
             others.meet(place)
             others.add(place)
