@@ -500,13 +500,13 @@ def test_uses_that_are_forgotten_are_waited_for_all_the_same() -> None:
     for job in range(3000):
         first, count = int(rng.integers(0, 60)), int(rng.integers(1, 40))
         words = range(first, min(64, first + count))
-        pieces = (Piece((0,), words.start, (1,), (span(0, len(words)),)),)
+        held = hazards.held("maps", (Piece((0,), words.start, (1,), (span(0, len(words)),)),), 1)
         wanted = {writer[word] for word in words if word in writer}
         if write := bool(rng.integers(0, 2)):
             wanted |= {reader for word in words for reader in readers.get(word, ())}
-            after = hazards.write(job, "maps", pieces, 1)
+            after = hazards.write(job, held)
         else:
-            after = hazards.read(job, "maps", pieces, 1, job)
+            after = hazards.read(job, held, job)
         before = after.union(*(all_before[other] for other in after))
         assert wanted <= before
         # What happened long ago is before everything.

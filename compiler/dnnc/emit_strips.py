@@ -75,8 +75,15 @@ class Passing(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where everything is that a unit's parts of a section read and compute: the same for all tiles."""
+    """Where everything is that a unit's parts of a section read and compute: the same for all tiles.
 
+    Attributes:
+        rows, columns: of an image, that it computes; ``points``: the image and these as axes of a region.
+    """
+
+    rows: Points
+    columns: Points
+    points: tuple[Axis, Axis, Axis]
     input: tuple[Piece, ...]
     others: tuple[tuple[Role, tuple[Lying | Passing, ...]], ...]
     output: tuple[Lying | Passing, ...]
@@ -109,10 +116,11 @@ class StripEmitter:
             self._segment, self._begun, self._there, self._turn = scene.segment, set(), set(), 0
         works = [self._work(scene, of) for of in scene.steps]
         turns = [*self._turns(scene, works)]
+        meanwhile = self.kept(number, meanwhile=True) if len(turns) > 1 else ()
         for turn, (work, instructions) in enumerate(turns, 1):
             layer = work.step.layer
             views: list[tuple[Role, View]] = [(operand.role, operand.view) for operand in layer.operands]
-            kept = self.kept(number, meanwhile=turn < len(turns))
+            kept = meanwhile if turn < len(turns) else self.kept(number)
             yield Section(layer.name, layer.kernel, tuple(views), instructions, work.kernels.cut.deal.mode, kept)
 
     def _turns(self, scene: Scene, works: Sequence[Work]) -> Iterator[tuple[Work, tuple[Instruction, ...]]]:
@@ -215,8 +223,13 @@ class StripEmitter:
             yield self._move(source, output)
 
     def _places(self, scene: Scene, step: Step, unit: int) -> Places:
+        assert scene.event is not None
+        section = scene.event.section
+        rows, columns = tuple(range(*section.blocks[unit])), tuple(range(*section.columns))
+        points = interval((section.image, 1)), axis(rows), axis(columns)
         others = tuple(self._others(scene, step, unit))
-        return Places(tuple(self._input(scene, step, unit)), others, tuple(self._output(scene, step, unit)))
+        found = tuple(self._input(scene, step, unit)), others, tuple(self._output(scene, step, unit))
+        return Places(rows, columns, points, *found)
 
     def _input(self, scene: Scene, step: Step, unit: int) -> Iterator[Piece]:
         assert scene.event is not None
@@ -269,28 +282,24 @@ class StripEmitter:
         self, scene: Scene, work: Work, tile: Tile, channels: Range, base: int, unit: int, places: Places,
         ends: tuple[bool, bool],
     ) -> Part:  # fmt: skip
-        assert scene.event is not None
-        section, kernels, shape = scene.event.section, work.kernels, work.step.layer.shape
+        kernels, shape = work.kernels, work.step.layer.shape
         first, last = ends
-        start, stop = section.blocks[unit]
-        rows, columns = tuple(range(start, stop)), tuple(range(*section.columns))
-        region = _region(section.image, rows, columns, tile)
+        region = (*places.points, interval(tile.groups), interval(tile.planes))
         operands: list[tuple[Role, tuple[Piece, ...]]] = [("input", places.input)]
         if shape.kind == "array":
             operands.append(("weights", kernels.pieces(tile, channels, base, unit)))
         if not (first and last):
-            operands.append(("accumulator", tuple(self._sums(scene, tile, unit, section.image, rows, columns))))
+            operands.append(("accumulator", tuple(self._sums(scene, tile, unit, places))))
         if last:
             operands.extend((role, _pieces_of(found, tile)) for role, found in places.others)
             operands.extend((role, kernels.parameter_pieces(role, tile, unit)) for role in kernels.roles)
             operands.append(("output", _pieces_of(places.output, tile)))
         return Part(region, tuple(operands))
 
-    def _sums(
-        self, scene: Scene, tile: Tile, unit: int, image: int, rows: Points, columns: Points
-    ) -> Iterator[Piece]:  # fmt: skip
+    def _sums(self, scene: Scene, tile: Tile, unit: int, places: Places) -> Iterator[Piece]:
+        assert scene.event is not None
         wide = self.plan.chip.machine.accumulator_bytes // self.plan.chip.machine.word_bytes
-        return _dense(scene.sums[unit], image, rows, columns, tile, wide)
+        return _dense(scene.sums[unit], scene.event.section.image, places.rows, places.columns, tile, wide)
 
     def _output(self, scene: Scene, step: Step, unit: int) -> Iterator[Lying | Passing]:
         """Where what a unit computes goes: rows that stay (or take an operand's place), and the others."""

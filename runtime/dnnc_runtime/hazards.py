@@ -7,7 +7,7 @@ it reads, and for the writers and readers of all that overlaps what it writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from dnnc_runtime.addressing import alike, window
 from dnnc_runtime.tensor import Piece, extent
+
+BLOCK = 32
+"""Words of a memory in a row: most footprints that do not overlap have no such block in common."""
 
 
 class Footprint(NamedTuple):
@@ -29,19 +32,6 @@ class Footprint(NamedTuple):
     width: int
 
 
-@lru_cache(maxsize=1 << 14)
-def footprint(memory: str, base: int, pitch: tuple[int, ...], counts: tuple[int, ...], width: int) -> Footprint:
-    """A footprint; equal ones are the same object."""
-    return Footprint(memory, base, pitch, counts, width)
-
-
-@lru_cache(maxsize=1 << 14)
-def reach(of: Footprint) -> tuple[int, int]:
-    """The first word of a footprint, and one past the last."""
-    far = sum((count - 1) * step for count, step in zip(of.counts, of.pitch, strict=True))
-    return of.base, of.base + far + of.width
-
-
 @lru_cache(maxsize=1 << 12)
 def _mask(pitch: tuple[int, ...], counts: tuple[int, ...], width: int) -> int:
     """Which words of its reach a footprint takes up: a bit for each, the first word's lowest."""
@@ -49,6 +39,14 @@ def _mask(pitch: tuple[int, ...], counts: tuple[int, ...], width: int) -> int:
     for count, step in sorted(zip(counts, pitch, strict=True), key=lambda axis: axis[1]):
         taken = _repeated(taken, count, step)
     return taken
+
+
+@lru_cache(maxsize=1 << 14)
+def _blocks(pitch: tuple[int, ...], counts: tuple[int, ...], width: int, at: int) -> int:
+    """Which blocks of words a footprint takes up, from the one on in which it begins ``at`` that word."""
+    mask = _mask(pitch, counts, width) << at
+    blocks = np.frombuffer(mask.to_bytes(-(-mask.bit_length() // BLOCK) * BLOCK // 8, "little"), f"<u{BLOCK // 8}")
+    return int.from_bytes(np.packbits(blocks != 0, bitorder="little").tobytes(), "little")
 
 
 def _repeated(bits: int, count: int, step: int) -> int:
@@ -67,100 +65,96 @@ def view(memory: NDArray[Any], of: Footprint) -> NDArray[Any]:
     return window(memory, (*of.counts, of.width), of.base, (*of.pitch, 1))
 
 
-@dataclass(slots=True, eq=False)
-class _Cell:
-    """A footprint in one unit's memory: who wrote it last, who has read it since; what else overlaps it.
-
-    Attributes:
-        first, end, mask: the words of its reach, and which of them it takes up.
-    """
-
-    of: Footprint
-    first: int
-    end: int
-    mask: int
-    writer: int = -1
-    readers: dict[object, int] = field(default_factory=dict[object, int])
-    beside: list[_Cell] = field(default_factory=list["_Cell"])
-    over: dict[_Cell, bool] | None = None
-
-    @property
-    def last(self) -> int:
-        """The last job that used it."""
-        return max(self.writer, *self.readers.values(), -1)
-
-    def covers(self, other: _Cell) -> bool:
-        """Whether it has all words of another of the same memory."""
-        if self.over is None:
-            self.over = {}
-        if other not in self.over:
-            inside = other.mask << other.first - self.first if self.first <= other.first else 0
-            self.over[other] = other.end <= self.end and inside != 0 and inside & self.mask == inside
-        return self.over[other]
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """Words on chip that a job reads or writes, in whatever units."""
 
     words: Footprint
     writes: bool
 
 
-Uses = Mapping[int, Use]
-"""Uses of distinct footprints; equal ones have the same key and are the same object."""
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A footprint, in whatever units' memories: what overlaps it does so in all of them.
+
+    Attributes:
+        first, end, mask: the words of its reach, and which of them it takes up.
+        blocks: which blocks of the memory it takes up, at least in part.
+        reads, writes: its uses; equal ones are the same object.
+        beside: the other places that have a word in common with it, and whether it has all words of theirs.
+        cells: by unit.
+    """
+
+    first: int
+    end: int
+    mask: int
+    blocks: int
+    reads: Use
+    writes: Use
+    beside: dict[_Place, bool] = field(default_factory=dict["_Place", bool])
+    cells: dict[int, _Cell] = field(default_factory=dict[int, "_Cell"])
 
 
-class _Place(NamedTuple):
-    """A footprint: its cells by unit, and its uses, to read and to write."""
+@dataclass(slots=True, eq=False)
+class _Cell:
+    """A place in one unit's memory: who wrote it last, who has read it since; what overlaps it, itself first."""
 
-    of: Footprint
-    cells: dict[int, _Cell]
-    uses: tuple[Uses, Uses]
+    place: _Place
+    writer: int = -1
+    readers: dict[object, int] = field(default_factory=dict[object, int])
+    beside: list[_Cell] = field(default_factory=list["_Cell"])
+
+    def over(self) -> bool:
+        """Whether all its words were written since it was last used."""
+        last, place, left = max(self.writer, *self.readers.values(), -1), self.place, self.place.mask
+        for other in self.beside:
+            if other.writer > last:
+                shift, mask = other.place.first - place.first, other.place.mask
+                left &= ~(mask << shift if shift >= 0 else mask >> -shift)
+                if not left:
+                    return True
+        return False
 
 
-class _Known(NamedTuple):
-    """Pieces as cells, and the uses of their footprints, to read and to write."""
+class Held(NamedTuple):
+    """Pieces as cells of units' memories, and as places, one for each run of pieces that lie alike."""
 
     pieces: Sequence[Piece]
     cells: list[_Cell]
-    uses: tuple[Uses, Uses]
+    places: list[_Place]
+
+    def uses(self, writes: bool) -> list[Use]:
+        """The uses of the pieces, in whatever units."""
+        return [place.writes if writes else place.reads for place in self.places]
 
 
-class _Cells:
-    """The cells of one unit's memory, with the bounds of each in arrays: so those near a new one are found at once."""
+class _Places:
+    """The places of one memory, with the bounds of each in arrays: so those near a new one are found at once."""
 
-    def __init__(self, cells: Sequence[_Cell] = ()) -> None:
-        self._all: list[_Cell] = []
-        self._bounds = np.empty((2, 64), np.int64)
-        for cell in cells:
-            self.add(cell)
+    def __init__(self) -> None:
+        self._all: list[_Place] = []
+        self._firsts, self._ends = np.empty(64, np.int64), np.empty(64, np.int64)
 
-    def __iter__(self) -> Iterator[_Cell]:
-        return iter(self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def add(self, cell: _Cell) -> None:
+    def add(self, place: _Place) -> None:
         """One more."""
         count = len(self._all)
-        if count == self._bounds.shape[1]:
-            self._bounds = np.concatenate([self._bounds, np.empty_like(self._bounds)], axis=1)
-        self._bounds[:, count] = cell.first, cell.end
-        self._all.append(cell)
+        if count == len(self._firsts):
+            self._firsts, self._ends = np.resize(self._firsts, 2 * count), np.resize(self._ends, 2 * count)
+        self._firsts[count], self._ends[count] = place.first, place.end
+        self._all.append(place)
 
-    def beside(self, cell: _Cell) -> list[_Cell]:
-        """Those that have a word in common with another of the same memory."""
-        first, mask = cell.first, cell.mask
-        firsts, ends = self._bounds[:, : len(self._all)]
-        out: list[_Cell] = []
-        for at in np.flatnonzero((firsts < cell.end) & (ends > first)).tolist():
+    def meet(self, place: _Place) -> None:
+        """Connect those that have a word in common with another, and it with them."""
+        count = len(self._all)
+        near = (self._firsts[:count] < place.end) & (self._ends[:count] > place.first)
+        for at in near.nonzero()[0].tolist():
             other = self._all[at]
-            shift = other.first - first
-            if mask >> shift & other.mask if shift >= 0 else mask & other.mask >> -shift:
-                out.append(other)
-        return out
+            if not place.blocks & other.blocks:
+                continue
+            low, high = (place, other) if place.first < other.first else (other, place)
+            shift = high.first - low.first
+            if common := low.mask >> shift & high.mask:
+                low.beside[high] = common == high.mask
+                high.beside[low] = common << shift == low.mask
 
 
 class Hazards:
@@ -168,18 +162,26 @@ class Hazards:
 
     def __init__(self) -> None:
         self._places: dict[Footprint, _Place] = {}
-        self._of_unit: dict[tuple[str, int], _Cells] = {}
-        self._known: dict[tuple[int, str, int], _Known] = {}
+        self._of_memory: dict[str, _Places] = {}
+        self._known: dict[tuple[int, str, int], Held] = {}
         self._count = self._tidied = 0
 
-    def read(self, job: int, memory: str, pieces: Sequence[Piece], width: int, queue: object) -> set[int]:
+    def held(self, memory: str, pieces: Sequence[Piece], width: int) -> Held:
+        """Pieces in a memory, of elements of ``width`` words; programs share pieces, which are known by identity."""
+        key = id(pieces), memory, width
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._found(memory, pieces, width)
+        return known
+
+    def read(self, job: int, held: Held, queue: object) -> set[int]:
         """The jobs that a job which reads these pieces waits for.
 
         Args:
             queue: jobs of one queue end in order, so that only the last one that reads a piece is remembered.
         """
         after: set[int] = set()
-        for cell in self._held(memory, pieces, width).cells:
+        for cell in held.cells:
             for other in cell.beside:
                 after.add(other.writer)
             cell.readers[queue] = job
@@ -187,10 +189,11 @@ class Hazards:
         after.discard(job)
         return after
 
-    def write(self, job: int, memory: str, pieces: Sequence[Piece], width: int) -> set[int]:
+    def write(self, job: int, held: Held) -> set[int]:
         """The jobs that a job which writes these pieces waits for."""
         after: set[int] = set()
-        for cell in self._held(memory, pieces, width).cells:
+        for cell in held.cells:
+            covers = cell.place.beside
             for other in cell.beside:
                 if other.readers:
                     after.update(other.readers.values())
@@ -199,7 +202,7 @@ class Hazards:
                 after.add(other.writer)
                 if other is cell:
                     other.readers.clear()
-                elif cell.covers(other):
+                elif covers[other.place]:
                     other.readers.clear()
                     other.writer = -1
             cell.writer = job
@@ -207,10 +210,10 @@ class Hazards:
         after.discard(job)
         return after
 
-    def users(self, memory: str, pieces: Sequence[Piece], width: int) -> set[int]:
+    def users(self, held: Held) -> set[int]:
         """The jobs that have used the words of these pieces."""
         after: set[int] = set()
-        for cell in self._held(memory, pieces, width).cells:
+        for cell in held.cells:
             for other in cell.beside:
                 after.add(other.writer)
                 after.update(other.readers.values())
@@ -224,69 +227,56 @@ class Hazards:
         """
         if 2 * self._count < 3 * self._tidied + 128:
             return
-        for at, cells in self._of_unit.items():
-            written = np.full(max((cell.end for cell in cells), default=0), -1, np.int64)
-            for cell in cells:
-                words = view(written, cell.of)
-                np.maximum(words, cell.writer, out=words)
-            left = {cell for cell in cells if not (view(written, cell.of) > cell.last).all()}
-            for cell in left:
-                cell.beside, cell.over = [other for other in cell.beside if other in left], None
-            self._of_unit[at] = _Cells([cell for cell in cells if cell in left])
-        self._places, self._known, self._count = {}, {}, 0
-        for (_, unit), cells in self._of_unit.items():
-            self._count += len(cells)
-            for cell in cells:
-                self._place(cell.of).cells[unit] = cell
+        gone = {cell for place in self._places.values() for cell in place.cells.values() if cell.over()}
+        left: dict[Footprint, _Place] = {}
+        for of, place in self._places.items():
+            place.cells = {unit: cell for unit, cell in place.cells.items() if cell not in gone}
+            for cell in place.cells.values():
+                cell.beside = [other for other in cell.beside if other not in gone]
+            if place.cells:
+                left[of] = place
+            else:
+                for other in place.beside:
+                    del other.beside[place]
+        self._places, self._of_memory = left, {}
+        for of, place in left.items():
+            self._of_memory.setdefault(of.memory, _Places()).add(place)
+        self._known = {key: held for key, held in self._known.items() if gone.isdisjoint(held.cells)}
+        self._count -= len(gone)
         self._tidied = self._count
 
-    def uses(self, memory: str, pieces: Sequence[Piece], width: int, writes: bool) -> Uses:
-        """The uses of pieces, in whatever units."""
-        return self._held(memory, pieces, width).uses[writes]
-
-    def _held(self, memory: str, pieces: Sequence[Piece], width: int) -> _Known:
-        """The cells of pieces; programs share their pieces, which are remembered by identity."""
-        key = id(pieces), memory, width
-        known = self._known.get(key)
-        if known is None:
-            cells, places, last = list[_Cell](), list[_Place](), None
-            for piece in pieces:
-                if last is None or not alike(last, piece):
-                    places.append(self._place(footprint_of(memory, piece, width)))
-                    last = piece
-                of, there, _ = places[-1]
-                cells += [there.get(unit) or self._cell(of, unit) for unit in piece.instances]
-            known = self._known[key] = _Known(pieces, cells, _together([place.uses for place in places]))
-        return known
+    def _found(self, memory: str, pieces: Sequence[Piece], width: int) -> Held:
+        held, last = Held(pieces, [], []), None
+        for piece in pieces:
+            if last is None or not alike(last, piece):
+                counts = tuple([extent(axis) for axis in piece.region])
+                held.places.append(self._place(Footprint(memory, piece.base, piece.pitch, counts, width)))
+                last = piece
+            place = held.places[-1]
+            for unit in piece.instances:
+                held.cells.append(place.cells.get(unit) or self._cell(place, unit))
+        return held
 
     def _place(self, of: Footprint) -> _Place:
         place = self._places.get(of)
         if place is None:
-            reads, writes = Use(of, False), Use(of, True)
-            place = self._places[of] = _Place(of, {}, ({id(reads): reads}, {id(writes): writes}))
+            far = sum((count - 1) * step for count, step in zip(of.counts, of.pitch, strict=True))
+            mask = _mask(of.pitch, of.counts, of.width)
+            block, at = divmod(of.base, BLOCK)
+            blocks = _blocks(of.pitch, of.counts, of.width, at) << block
+            place = _Place(of.base, of.base + far + of.width, mask, blocks, Use(of, False), Use(of, True))
+            others = self._of_memory.setdefault(of.memory, _Places())
+            others.meet(place)
+            others.add(place)
+            self._places[of] = place
         return place
 
-    def _cell(self, of: Footprint, unit: int) -> _Cell:
-        cell = _Cell(of, *reach(of), _mask(of.pitch, of.counts, of.width))
+    def _cell(self, place: _Place, unit: int) -> _Cell:
+        cell = place.cells[unit] = _Cell(place)
         cell.beside.append(cell)
-        others = self._of_unit.setdefault((of.memory, unit), _Cells())
-        for other in others.beside(cell):
-            cell.beside.append(other)
-            other.beside.append(cell)
-        others.add(cell)
-        self._places[of].cells[unit] = cell
+        for near in place.beside:
+            if other := near.cells.get(unit):
+                cell.beside.append(other)
+                other.beside.append(cell)
         self._count += 1
         return cell
-
-
-def _together(uses: Sequence[tuple[Uses, Uses]]) -> tuple[Uses, Uses]:
-    """All of some uses; those of one footprint are most of them, and shared."""
-    if len(uses) == 1:
-        return uses[0]
-    reads, writes = ({key: use for of in uses for key, use in of[which].items()} for which in (False, True))
-    return reads, writes
-
-
-def footprint_of(memory: str, piece: Piece, width: int) -> Footprint:
-    """The footprint of a piece, whose elements are ``width`` words."""
-    return footprint(memory, piece.base, piece.pitch, tuple([extent(axis) for axis in piece.region]), width)

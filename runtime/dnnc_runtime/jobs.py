@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from dnnc_runtime.counters import Bytes, transferred
 from dnnc_runtime.durations import Durations, Work
 from dnnc_runtime.frame import Frame, frame, space
-from dnnc_runtime.hazards import Hazards, Use
+from dnnc_runtime.hazards import Hazards, Held, Use
 from dnnc_runtime.program import Compute, Instruction, Load, Move, PoolTile, Program, Role, Section, Store
 from dnnc_runtime.tensor import Piece, Region, View
 
@@ -63,15 +63,18 @@ class _Access:
 
     def read(self, role: Role, pieces: Sequence[Piece], queue: object) -> None:
         """Words are read; see :meth:`Hazards.read` for the queue."""
-        memory, width = self.frame.homes[space(role)].name, self.frame.widths[role]
-        self.after |= self.hazards.read(self.job, memory, pieces, width, queue)
-        self.uses.update(self.hazards.uses(memory, pieces, width, False))
+        held = self._held(role, pieces)
+        self.after |= self.hazards.read(self.job, held, queue)
+        self.uses.update({id(use): use for use in held.uses(False)})
 
     def write(self, role: Role, pieces: Sequence[Piece]) -> None:
         """Words are overwritten."""
-        memory, width = self.frame.homes[space(role)].name, self.frame.widths[role]
-        self.after |= self.hazards.write(self.job, memory, pieces, width)
-        self.uses.update(self.hazards.uses(memory, pieces, width, True))
+        held = self._held(role, pieces)
+        self.after |= self.hazards.write(self.job, held)
+        self.uses.update({id(use): use for use in held.uses(True)})
+
+    def _held(self, role: Role, pieces: Sequence[Piece]) -> Held:
+        return self.hazards.held(self.frame.homes[space(role)].name, pieces, self.frame.widths[role])
 
 
 class Jobs:
@@ -154,7 +157,8 @@ class Jobs:
             read = [_hull(view, region) for region in load.transfers]
             access.after.update(job for a, b, job in stored if any(a < end and first < b for first, end in read))
         if early := view.tensor in self._early:
-            access.after |= self._before.users(load.memory, load.pieces, self._frame.widths[load.role])
+            held = self._before.held(load.memory, load.pieces, self._frame.widths[load.role])
+            access.after |= self._before.users(held)
         self._transfer(index, "load", load, access, early)
 
     def _store(self, index: int, store: Store) -> None:
