@@ -149,7 +149,7 @@ class Nests:
         Args:
             roles: the operands on chip, each of ``operands``.
             room: bytes of a unit's memory for feature maps that the nest may take, besides the rows of what is on chip.
-            below: DRAM bytes; a schedule that moves no fewer is not looked for.
+            below: DRAM bytes; a schedule is only looked for if it is not known that all move as many.
 
         Returns:
             None if no schedule does with so little.
@@ -161,7 +161,7 @@ class Nests:
         nest = known.known(room)
         if nest is None and known.may(room, below):
             self.searched += len(known.structures)
-            nest = known.search(room, below)
+            nest = known.search(room)
         return nest
 
     def cycles(self, position: int, roles: Roles, nest: Nest) -> int:
@@ -242,15 +242,13 @@ class Known:
         bounds = (least for most, least in self.least if room <= most)
         return all(least is not None and (below is None or least < below) for least in bounds)
 
-    def search(self, room: int, below: int | None = None) -> Nest | None:
-        """The best schedule that does with so many bytes of room, and moves fewer than that; None if there is none."""
+    def search(self, room: int) -> Nest | None:
+        """The best schedule that does with so many bytes; None if there is none."""
         # What does with less room is a beginning.
         begin = min((nest for _, nest in self.found if nest.used <= room), key=lambda nest: nest.bytes, default=None)
-        if begin and below is not None and begin.bytes >= below:
-            begin = None
-        best = fewest(space(self.shape, self.chip, room), self.chip.memory, self.structures, begin, below)
+        best = fewest(space(self.shape, self.chip, room), self.chip.memory, self.structures, begin)
         if best is None or best.used > room:
-            self.least.append((room, below))
+            self.least.append((room, None))
             return None
         self.found.append((room, best))
         self.least.append((room, best.bytes))
@@ -290,42 +288,29 @@ def bounded(of: Space) -> list[Bounded]:
     return sorted(found, key=lambda one: one.bytes)
 
 
-def fewest(
-    of: Space,
-    memory: str,
-    those: Sequence[Bounded] | None = None,
-    found: Nest | None = None,
-    below: int | None = None,
-) -> Nest | None:
+def fewest(of: Space, memory: str, those: Sequence[Bounded] | None = None, found: Nest | None = None) -> Nest | None:
     """The schedule that moves fewest bytes, and of those the one that takes least of a memory; None if none fits.
 
     Args:
         those: structures of the space that it takes, in the order of their bytes, if they are known.
-        found: a schedule of the space that is known already, and moves fewer bytes than that.
-        below: bytes; a schedule that moves no fewer is not looked for.
+        found: a schedule of the space that is known already.
     """
     floor = compulsory(of.shape, of.machine)
     for one in bounded(of) if those is None else those:
         model = Model(of.shape, of.machine, one.structure)
-        if below is not None and one.bytes >= below:
-            break
         if found:
             if one.bytes > found.bytes or (found.bytes <= floor and not found.used):
                 break
             if found.bytes <= floor and not one.least.may_load_once(model):
                 continue
-        for points in _candidates(of, model, one.tiles, found, memory, below):
+        for points in _candidates(of, model, one.tiles, found, memory):
             found = _better(model, points, memory, found)
     return found
 
 
-def _candidates(
-    of: Space, model: Model, tiles: Tiles, found: Nest | None, memory: str, below: int | None
-) -> Iterator[Tiles]:  # fmt: skip
+def _candidates(of: Space, model: Model, tiles: Tiles, found: Nest | None, memory: str) -> Iterator[Tiles]:
     """The points of a grid that fit and may be better."""
     wanted: Array = np.asarray(True)
-    if below is not None and not found:
-        wanted = np.asarray(model.bytes(optimist(model, tiles))) < below
     if found:
         moved = np.asarray(model.bytes(optimist(model, tiles)))
         wanted = moved <= found.bytes

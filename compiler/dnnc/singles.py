@@ -195,7 +195,7 @@ class Singles:
         return self.demand.chip.bytes - self.tight.get((position,), 0)
 
     def _schedule(self, position: int, roles: Roles, room: int, below: int) -> Nest | None:
-        """The schedule of a layer with some operands on chip, in so many bytes, if it moves fewer than that."""
+        """The schedule of a layer with some operands on chip, in so many bytes; see ``Nests.best``."""
         assert self.nests is not None
         before = self.nests.searched
         found = self.nests.best(position, roles, room, below)

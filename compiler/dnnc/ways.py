@@ -26,6 +26,9 @@ from dnnc.strips import fullest, kept
 MANY = 6
 """Kinds of maps of which each may go first."""
 
+FOUND = 8
+"""Work of finding a way, besides that of going through the group."""
+
 
 class Passing(NamedTuple):
     """A map that a group has nothing to do with: ``each`` lines of every unit's block are on chip.
@@ -134,12 +137,12 @@ class Ways:
                 everything on chip.
             few: so many cuts are tried to drop rows, those of the fewest strips; None: all.
         """
-        known = self._cheap.get((missing, few))
-        if known is None or known[0] < spare:
-            ways = tuple((self.total(way), way) for way in self._find_cheap(missing, spare, few))
-            self.cuts.meter.work += 8 * len(ways)
-            known = self._cheap[missing, few] = spare, ways
-        return (way for total, way in known[1] if total < spare)
+        most, known = self._cheap.get((missing, few), (-1, ()))
+        if most < spare:
+            found = tuple((self.total(way), way) for way in self._find_cheap(missing, spare, few))
+            self.cuts.meter.work += FOUND * max(0, len(found) - len(known))
+            self._cheap[missing, few], known = (spare, found), found
+        return (way for total, way in known if total < spare)
 
     def _find_cheap(self, missing: int, spare: int, few: int | None) -> Iterator[Way]:
         whole = self.complete(spare - missing)
