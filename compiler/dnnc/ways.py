@@ -135,7 +135,7 @@ class Ways:
                 and that it has nothing to do with.
             spare: what a way moves, and what is missing behind it, likewise, has to be less; and no more than with
                 everything on chip.
-            few: so many cuts are tried to drop rows, those of the fewest strips; None: all.
+            few: so many cuts are tried to drop rows, those that move fewest kernels; None: all.
         """
         most, known = self._cheap.get((missing, few), (-1, ()))
         if most < spare:
