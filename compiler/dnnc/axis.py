@@ -61,6 +61,16 @@ def touched(window: Window, first: int, stop: int) -> int:
     return mask
 
 
+@lru_cache(maxsize=1024)
+def readers(window: Window) -> dict[int, tuple[int, int]]:
+    """For every input coordinate that is touched, the first and the last output that touches it."""
+    found: dict[int, tuple[int, int]] = {}
+    for o in range(window.out):
+        for i in rows(touched(window, o, o + 1)):
+            found[i] = found.get(i, (o, o))[0], o
+    return found
+
+
 @lru_cache(maxsize=4096)
 def touched_by_any(windows: tuple[Window, ...]) -> int:
     """Mask of the input coordinates that all outputs of some windows over one axis touch together."""

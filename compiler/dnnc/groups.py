@@ -61,8 +61,8 @@ class Groups:
     meter: Meter
     blocks: dict[Block, Options] = field(default_factory=dict[Block, Options])
     _starting: dict[int, tuple[Member, ...]] = field(default_factory=dict[int, tuple[Member, ...]])
-    _suited: dict[_Key, Member] = field(default_factory=dict["_Key", Member])
-    _tighter: dict[_Key, tuple[Member, ...]] = field(default_factory=dict["_Key", tuple[Member, ...]])
+    _suited: dict[_Key, Member] = field(default_factory=dict[_Key, Member])
+    _tighter: dict[_Key, tuple[Member, ...]] = field(default_factory=dict[_Key, tuple[Member, ...]])
 
     def starting(self, moment: int) -> tuple[Member, ...]:
         """The groups that start at a moment, the shortest first.

@@ -113,7 +113,7 @@ class Search:
     labels: int = 0
     proven: int = 0
     _blocks: dict[Block, Options] = field(default_factory=dict[Block, Options])
-    _others: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict[tuple[int, tuple[int, ...]], int])
+    _absent: dict[tuple[int, tuple[int, ...]], int] = field(default_factory=dict[tuple[int, tuple[int, ...]], int])
     _known: dict[tuple[Options, Before], Ways] = field(default_factory=dict[tuple[Options, Before], Ways])
 
     @cached_property
@@ -359,9 +359,9 @@ class Search:
     def _elsewhere(self, member: Member, label: Label) -> int:
         """Bytes of what is wanted of maps that a group has nothing to do with, and that are not on chip."""
         key, local, stop = (member.stop, member.grouping.positions), member.grouping.local, member.stop
-        if key not in self._others:
-            self._others[key] = self.demand.all_missing[stop] - sum(self.demand.lacking(m, 0, stop) for m in local)
-        return self._others[key] - sum(self.demand.lacking(m, 0, stop) for m, _, _ in label.state if m not in local)
+        if key not in self._absent:
+            self._absent[key] = self.demand.all_missing[stop] - sum(self.demand.lacking(m, 0, stop) for m in local)
+        return self._absent[key] - sum(self.demand.lacking(m, 0, stop) for m, _, _ in label.state if m not in local)
 
     def _run_by(
         self, member: Member, label: Label, missing: int, spare: int, cuts: int | None

@@ -116,7 +116,8 @@ class Options:
     def _in_strips(self) -> tuple[int, ...]:
         """The cuts into strips alone: those that move fewest kernels first.
 
-        These need not be those of fewest strips: of more, the first may be too short for a late layer to begin.
+        These need not be those of fewest strips: an early layer has nothing left to do in the last strips where those
+        ahead of them already take all of it.
         """
         return tuple(sorted(range(len(self.cuts.strips)), key=self.kernels))
 

@@ -16,7 +16,7 @@ from itertools import accumulate, pairwise, product
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc.axis import touched
+from dnnc.axis import readers, touched
 from dnnc.strip_run import Run
 from dnnc.strips import Walk
 from dnnc_runtime.program import Window
@@ -99,8 +99,8 @@ class Peaks:
         for i, part in enumerate(self.way.group.parts):
             computed = self._when(i, np.arange(part.rows))
             for out, image in product(part.outputs, range(self.way.group.images)):
-                begin = self._slices[out].start + image * part.rows
-                first[begin : begin + part.rows] = image * self._of_image + computed
+                start = self._slices[out].start + image * part.rows
+                first[start : start + part.rows] = image * self._of_image + computed
         first[first == self._ends] = -1
         return first, last
 
@@ -231,13 +231,9 @@ def flags(mask: int, lines: int) -> Flags:
 @lru_cache(maxsize=1024)
 def _users(window: Window) -> tuple[Ints, Ints, Ints]:
     """The rows that a window touches, and of each the first and the last row of the output for which it does."""
-    begin, end = (np.full(window.size, -1, np.int64) for _ in range(2))
-    for row in range(window.out):
-        at = np.flatnonzero(flags(touched(window, row, row + 1), window.size))
-        begin[at[begin[at] < 0]] = row
-        end[at] = row
-    lines = np.flatnonzero(end >= 0)
-    return lines, begin[lines], end[lines]
+    found = readers(window)
+    ends = np.array([*found.values()], np.int64).reshape(-1, 2)
+    return np.array([*found], np.int64), ends[:, 0], ends[:, 1]
 
 
 @lru_cache(maxsize=1024)

@@ -15,8 +15,7 @@ from functools import cached_property, lru_cache
 from itertools import groupby, product
 from typing import NamedTuple
 
-from dnnc.axis import rows as axis_rows
-from dnnc.axis import touched
+from dnnc.axis import readers, touched
 from dnnc_runtime.program import Window
 
 Masks = list[int]
@@ -291,16 +290,6 @@ def _reach(window: Window) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _last_readers(window: Window) -> tuple[int, ...]:
-    """For every row of the input the last of the output that it is read for, or -1."""
-    last = [-1] * window.size
-    for row in range(window.out):
-        for line in axis_rows(touched(window, row, row + 1)):
-            last[line] = row
-    return tuple(last)
-
-
-@lru_cache(maxsize=1024)
 def _touches(window: Window) -> dict[tuple[int, int], int]:
     """For rows of the output the rows that they touch: filled by whoever asks."""
     return {}
@@ -394,8 +383,8 @@ class Walk:
             computed, reading: rows of the map, and of what reads it, computed by the end of each strip.
         """
         mask = 0
-        for line, last in enumerate(_last_readers(window)):
-            if last >= 0 and bisect_right(reading, last) > bisect_right(computed, line):
+        for line, (_, last) in readers(window).items():
+            if bisect_right(reading, last) > bisect_right(computed, line):
                 mask |= 1 << line
         return sum(mask << image * window.size for image in range(self.group.images))
 
