@@ -5,7 +5,7 @@ It shares no code with the compiler, so that the runtime is tested on programs o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
@@ -229,7 +229,7 @@ class Emitter:
         for unit, region, piece in pieces:
             wanted.setdefault(region, []).append(unit)
             place[region] = piece
-        found = [replace(place[r], instances=tuple(u)) for r, u in wanted.items() if all(extent(axis) for axis in r)]
+        found = [place[r]._replace(instances=tuple(u)) for r, u in wanted.items() if all(extent(axis) for axis in r)]
         if role == "input":
             return [Load(role, memory, "word", (piece.region,), (piece,)) for piece in found]
         return [Load(role, memory, "word", tuple(piece.region for piece in found), tuple(found))]

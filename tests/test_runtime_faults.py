@@ -90,7 +90,7 @@ def test_a_wrong_halo() -> None:
     def fewer_rows(load: Load) -> Load:
         (piece,) = load.pieces
         region = (piece.region[0], span(0, 2), *piece.region[2:])
-        return replace(load, transfers=(region,), pieces=(replace(piece, region=region),))
+        return replace(load, transfers=(region,), pieces=(piece._replace(region=region),))
 
     refused(edited(changed(Load, 0, fewer_rows, "input")), "holds nothing, expected input")
 
@@ -98,7 +98,7 @@ def test_a_wrong_halo() -> None:
 def test_an_overwritten_resident() -> None:
     def moved(load: Load) -> Load:
         _, inputs = nth(list(program(CONV, TOY).sections[0].instructions), Load, 0, "input")
-        return replace(load, pieces=tuple(replace(piece, base=inputs.pieces[0].base) for piece in load.pieces))
+        return replace(load, pieces=tuple(piece._replace(base=inputs.pieces[0].base) for piece in load.pieces))
 
     refused(edited(changed(Load, 0, moved, "residual")), r"holds residual \(.*\), expected input")
 
@@ -129,7 +129,7 @@ def test_pieces_that_do_not_cover_the_transfer() -> None:
 
 def test_a_broadcast_that_leaves_out_a_unit() -> None:
     def one(load: Load) -> Load:
-        return replace(load, pieces=tuple(replace(piece, instances=(0,)) for piece in load.pieces))
+        return replace(load, pieces=tuple(piece._replace(instances=(0,)) for piece in load.pieces))
 
     refused(edited(changed(Load, 0, one, "input")), "of unit 1 holds nothing")
 
@@ -146,7 +146,7 @@ def test_the_memory_of_another_unit() -> None:
     def crossed(compute: Compute) -> Compute:
         a, b = compute.parts
         swap = dict(a.operands) | {"input": dict(b.operands)["input"]}
-        return replace(compute, parts=(replace(a, operands=tuple(swap.items())), b))
+        return replace(compute, parts=(a._replace(operands=tuple(swap.items())), b))
 
     refused(edited(changed(Compute, 0, crossed)), r"one part reads memories of units \[0, 1\]")
 
@@ -158,10 +158,11 @@ def test_an_input_that_nobody_wrote() -> None:
 
 
 def test_units_outside_the_memory() -> None:
-    def beyond(load: Load) -> Load:
-        return replace(load, pieces=tuple(replace(piece, instances=(2,)) for piece in load.pieces))
+    def to(*units: int) -> Callable[[Load], Load]:
+        return lambda load: replace(load, pieces=tuple(piece._replace(instances=units) for piece in load.pieces))
 
-    refused(edited(changed(Load, 0, beyond, "input")), "unit 2 of memory 'maps', which has 2")
+    refused(edited(changed(Load, 0, to(2), "input")), "unit 2 of memory 'maps', which has 2")
+    refused(edited(changed(Load, 0, to(), "input")), "a piece in no unit of memory 'maps'")
 
 
 def test_a_memory_that_the_machine_has_not() -> None:
@@ -184,8 +185,8 @@ def test_a_moved_copy_is_as_good_as_a_broadcast() -> None:
         out: list[Instruction] = []
         for x in instructions:
             if isinstance(x, Load) and x.role == "input":
-                here = tuple(replace(piece, instances=(0,)) for piece in x.pieces)
-                there = tuple(replace(piece, instances=(1,)) for piece in x.pieces)
+                here = tuple(piece._replace(instances=(0,)) for piece in x.pieces)
+                there = tuple(piece._replace(instances=(1,)) for piece in x.pieces)
                 out += [replace(x, pieces=here), Move("input", "maps", "word", here, there)]
             else:
                 out.append(x)
@@ -244,10 +245,10 @@ def over_the_edge(kind: Kind) -> Program:
     }
     width: Literal["word", "accumulator"] = "word" if kind == "max" else "accumulator"
     tiles = [at(unit, 0, 2 * unit, 2) for unit in (0, 1)]
-    inputs = [replace(tile, base=8) for tile in tiles]
+    inputs = [tile._replace(base=8) for tile in tiles]
     kernels = Piece((0, 2), 0, (1,) * 5, (span(0, 1),) * 5)
     parts = tuple(
-        Part(t.region, (("input", (x,)), ("weights", (replace(kernels, instances=(2 * u,)),)), ("tile", (t,))))
+        Part(t.region, (("input", (x,)), ("weights", (kernels._replace(instances=(2 * u,)),)), ("tile", (t,))))
         for u, (t, x) in enumerate(zip(tiles, inputs, strict=True))
     )
     sent, held = at(1, 16, 1, 1), at(0, 18, 1, 1)
@@ -312,10 +313,10 @@ def test_a_piece_whose_elements_collide() -> None:
             return instruction
         if isinstance(instruction, Load):
             return replace(instruction, pieces=tuple(map(fold, instruction.pieces)))
-        parts = [replace(p, operands=tuple((r, tuple(map(fold, x))) for r, x in p.operands)) for p in instruction.parts]
+        parts = [p._replace(operands=tuple((r, tuple(map(fold, x))) for r, x in p.operands)) for p in instruction.parts]
         return replace(instruction, parts=tuple(parts))
 
     def fold(piece: Piece) -> Piece:
-        return replace(piece, pitch=(*piece.pitch[:-1], 0)) if len(piece.pitch) == 5 and piece.base else piece
+        return piece._replace(pitch=(*piece.pitch[:-1], 0)) if len(piece.pitch) == 5 and piece.base else piece
 
     refused(edited(lambda instructions: [folded(x) for x in instructions]), r"holds input \(.*\), expected input")

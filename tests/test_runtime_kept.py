@@ -275,7 +275,7 @@ def test_parts_read_before_any_of_them_writes() -> None:
     layer = Layer("swap", kernel, {"input": maps("x", 1), "output": maps("y", 1)}, {"input": 0, "output": 0})
     pieces = [(layer.piece("input", layer.rows("input", range(y, y + 1)))) for y in range(ROWS)]
     parts = [
-        Part(p.region, (("input", (p,)), ("output", (replace(p, base=pieces[ROWS - 1 - y].base),))))
+        Part(p.region, (("input", (p,)), ("output", (p._replace(base=pieces[ROWS - 1 - y].base),))))
         for y, p in enumerate(pieces)
     ]
     results = [dict(part.operands)["output"][0] for part in parts]

@@ -6,7 +6,7 @@ Wherever the runs are regular, the words of both are boxes that correspond one t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -122,28 +122,72 @@ def reach(bank: Bank, piece: Piece, width: int) -> tuple[Reach, bool]:
     Raises:
         DisagreementFault: the piece is outside the memory.
     """
-    words, apart = width, True
-    for axis, step in zip(reversed(piece.region), reversed(piece.pitch), strict=True):
-        count = axis[0].count if len(axis) == 1 else extent(axis)
-        if count != 1:
-            if step < words:
-                apart = False
-            words += (count - 1) * step
+    words, apart = stretch(piece.pitch, piece.region, width)
     end = piece.base + words
     if piece.base < 0 or end > bank.words or min(piece.pitch) < 0:
         raise DisagreementFault(f"words {piece.base}..{end - 1} of memory {bank.name!r}, which has {bank.words}")
     return Reach(piece.base, end), apart
 
 
-def span_of(bank: Bank, pieces: Sequence[Piece], width: int) -> Reach:
-    """The words that pieces take up together."""
-    low, high = bank.words, 0
-    last: Piece | None = None
+def stretch(pitch: Sequence[int], region: Region, width: int) -> tuple[int, bool]:
+    """How many words a region at some pitches reaches over, and whether its elements are sure to lie apart."""
+    words, apart = width, True
+    for axis, step in zip(reversed(region), reversed(pitch), strict=True):
+        count = axis[0].count if len(axis) == 1 else extent(axis)
+        if count != 1:
+            if step < words:
+                apart = False
+            words += (count - 1) * step
+    return words, apart
+
+
+class Taken:
+    """Words that pieces take up: what lies between the first and the last of each, by unit."""
+
+    __slots__ = ("_by_unit", "end", "first", "found")
+
+    def __init__(self, found: Sequence[tuple[Iterable[int], Reach]]) -> None:
+        self.found = found
+        self._by_unit: dict[int, list[Reach]] = {}
+        self.first = min([words[0] for _, words in found], default=0)
+        self.end = max([words[1] for _, words in found], default=0)
+
+    def meets(self, other: Taken) -> bool:
+        """Whether any word is in both."""
+        if self.end <= other.first or other.end <= self.first:
+            return False
+        there = other.by_unit()
+        return any(
+            first < stop and begin < end
+            for units, (first, end) in self.found
+            for unit in units
+            for begin, stop in there.get(unit, ())
+        )
+
+    def by_unit(self) -> Mapping[int, Sequence[Reach]]:
+        """The words that every unit has of them."""
+        if not self._by_unit:
+            for units, words in self.found:
+                for unit in units:
+                    self._by_unit.setdefault(unit, []).append(words)
+        return self._by_unit
+
+
+def together(some: Iterable[Taken]) -> Taken:
+    """All the words of several."""
+    return Taken([found for one in some for found in one.found])
+
+
+def taken(bank: Bank, pieces: Iterable[Piece], width: int) -> Taken:
+    """The words that pieces take up."""
+    found: list[tuple[Iterable[int], Reach]] = []
+    last, words = None, Reach(0, 0)
     for piece in pieces:
         if last is None or not alike(last, piece):
             words, _ = reach(bank, piece, width)
-            low, high, last = min(low, words.first), max(high, words.end), piece
-    return Reach(low, high)
+            last = piece
+        found.append((piece.instances, words))
+    return Taken(found)
 
 
 def emptied(bank: Bank, kept: Iterable[Kept]) -> list[tuple[int, Reach]]:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, Integers, Reach, banks, emptied, span_of
+from dnnc_runtime.addressing import Bank, Integers, Taken, banks, emptied, taken
 from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.frame import Access, frame, space
-from dnnc_runtime.memo import Memo, Shared
+from dnnc_runtime.memo import Memo, Outlines, Shared
 from dnnc_runtime.pooling import Rows, Windows
 from dnnc_runtime.program import (
     Compute,
@@ -57,6 +57,7 @@ class Checks:
         self._layers: dict[str, Section] = {}
         # Single pieces that hold all of a region.
         self._whole: Shared[bool] = Shared()
+        self._covered, self._taken_up = Outlines(covers), Outlines(lambda parts, whole: partitions([whole], parts))
         self._tags = Tags(program.machine, program.tensors)
         self._section = ""
         self._checks: dict[type[Instruction], Callable[[Any], None]] = {
@@ -104,8 +105,10 @@ class Checks:
             raise DisagreementFault(f"layer {section.name!r}: input of shape {source}, which its kernel does not take")
         self._tags.begin(self._frame)
         self._summed: dict[Region, int] = {}
-        # What the section has computed, where on chip it was put, and the words of DRAM of what it has given up.
-        self._made, self._put, self._released = list[Region](), set[Reach](), list[Integers]()
+        # What the section has computed, and in which pieces; all words it was ever put to; the words of DRAM of what it
+        # has given up.
+        self._made = list[tuple[Region, Sequence[Piece]]]()
+        self._put, self._released = list[Taken](), list[Integers]()
         self._windows = Windows(self._frame)
         self._memo: Memo[bool] = Memo()
         self._inner = self._units()
@@ -126,7 +129,9 @@ class Checks:
 
     def _settle(self, section: Section) -> None:
         view, bank = self._frame.views["output"], self._frame.homes["output"]
-        left = [region for region in self._made if not self._written.holds(view, region)]
+        away = [made for made in self._made if not self._written.holds(view, made[0])]
+        stays = self._tags.staying(bank, section.kept) if away else None
+        left = [region for region, pieces in away if not (stays and all(map(stays, pieces)))]
         if not left:
             return
         lost = Lost(view, left)
@@ -201,7 +206,7 @@ class Checks:
         self._tags.read(role, memory, move.source)
         words = self._write(role, memory, move.target)
         if role == "output":
-            self._put.add(words)
+            self._put.append(words)
         if role == "pending":
             self._windows.move(move.source, move.target)
 
@@ -209,8 +214,8 @@ class Checks:
         width = 1 if release.width == "word" else self._frame.widths["accumulator"]
         bank = self._banks[release.memory]
         if bank == self._frame.homes["output"]:
-            words = span_of(bank, release.pieces, width)
-            if any(put.first < words.end and words.first < put.end for put in self._put):
+            words = taken(bank, release.pieces, width)
+            if any(map(words.meets, self._put)):
                 self._released += self._tags.in_pieces(bank, release.pieces, width)
         self._clear(bank, release.pieces, width)
 
@@ -319,7 +324,7 @@ class Checks:
                 if self._whole.get(pieces, need):
                     continue
                 self._single(role, pieces)
-                if not covers([piece.region for piece in pieces], need):
+                if not self._covered.hold([piece.region for piece in pieces], need):
                     raise DisagreementFault(f"the pieces of {role} do not hold all of {_show(need)}")
                 self._whole.put(pieces, need, True)
             self._memo.put(bank.name, group, self._tags.read(role, bank, _pieces(group)), True)
@@ -329,27 +334,29 @@ class Checks:
         for role, group in _by_role(accesses):
             for _, pieces, region in group:
                 self._single(role, pieces)
-                if all(region) and not partitions([region], [piece.region for piece in pieces]):
+                if all(region) and not self._taken_up.hold([piece.region for piece in pieces], region):
                     raise DisagreementFault(f"the pieces of {role} do not take up {_show(region)} exactly once")
             if role == "output":
-                self._compute_once([region for _, _, region in group])
+                self._compute_once(group)
             words = self._write(role, self._frame.homes[role], _pieces(group))
             if role == "output":
-                self._put.add(words)
+                self._put.append(words)
 
-    def _compute_once(self, regions: Sequence[Region]) -> None:
+    def _compute_once(self, group: Sequence[Access]) -> None:
         view = self._frame.views["output"]
-        for region in regions:
+        for _, _, region in group:
             if not inside(region, view.shape):
                 raise DisagreementFault(f"output region {_show(region)} is outside its tensor's shape {view.shape}")
         # Units mostly compute rows next to each other.
-        for some in stacks(regions):
+        done = 0
+        for some in stacks([region for _, _, region in group]):
             region = stacked(some)
             if not self._computed.once(view, region):
                 raise DisagreementFault(f"an output element of {_show(region)} is computed a second time")
-            self._made.append(region)
+            self._made.append((region, _pieces(group[done : done + len(some)])))
+            done += len(some)
 
-    def _write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Reach:
+    def _write(self, role: Role, bank: Bank, pieces: Sequence[Piece]) -> Taken:
         words = self._tags.write(role, bank, pieces)
         self._memo.written(bank.name, words)
         return words

@@ -21,7 +21,7 @@ from dnnc_runtime.checks import Checks
 from dnnc_runtime.dram import Dram, Result
 from dnnc_runtime.frame import Access, frame
 from dnnc_runtime.numbers import Float32, Numbers, Tally, Words
-from dnnc_runtime.onchip import OnChip, positions, within
+from dnnc_runtime.onchip import OnChip, positions
 from dnnc_runtime.program import (
     Compute,
     Constants,
@@ -183,7 +183,7 @@ class Arithmetic:
             if role == "weights" or role in LASTING:
                 runs = [some for run in runs for some in self._alike(run, which)]
         for run in runs:
-            for some in _stacked(run):
+            for some in self._stacked(run):
                 yield (
                     _together([self._frame.writes(compute, share.part) for share in some]),
                     self._summed(compute, some),
@@ -196,6 +196,27 @@ class Arithmetic:
             yield shares[done : done + length]
             done += length
 
+    def _stacked(self, shares: Sequence[_Share]) -> list[list[_Share]]:
+        """Shares with the same kernels, those over neighbouring rows of an image together."""
+        out: list[list[_Share]] = []
+        for share in shares:
+            if out and self._goes_on(out[-1][-1], share):
+                out[-1].append(share)
+            else:
+                out.append([share])
+        return out
+
+    def _goes_on(self, a: _Share, b: _Share) -> bool:
+        if extent(a.part.region[0]) > 1 or not goes_on(a.part.region, b.part.region):
+            return False
+        beside = zip(a.reads[2:], b.reads[2:], strict=True)
+        return all(self._neighbours(here, there) for here, there in beside if here[0] not in LASTING)
+
+    def _neighbours(self, a: Access, b: Access) -> bool:
+        """Whether accesses of one role are to neighbouring rows, so that they can be one."""
+        # A piece that reached into the other's rows would hide what the other has there.
+        return goes_on(a[2], b[2]) and self._chip.inside(a) and self._chip.inside(b)
+
     def _summed(self, compute: Compute, shares: Sequence[_Share]) -> Words:
         """What shares compute that are stacked."""
         kernel, numbers, tally = self._frame.kernel, self._numbers, self._tally
@@ -205,7 +226,7 @@ class Arithmetic:
         def gather() -> Words:
             """The input's taps: of neighbouring rows at once where they touch neighbouring rows."""
             wanted = [(source, share.part.region) for source, share in zip(sources, shares, strict=True)]
-            if all(_neighbours(a, b) for a, b in pairwise(sources)):
+            if all(self._neighbours(a, b) for a, b in pairwise(sources)):
                 wanted = [(_together(sources), region)]
             taken = [
                 kernels.gather(kernel, numbers, self._chip.read(source), some, (source[2][1], source[2][2]))
@@ -284,30 +305,6 @@ def _join(a: Part, b: Part) -> Part | None:
     operands: list[tuple[Role, tuple[Piece, ...]]]
     operands = [(role, pieces if role == "input" else pieces + more[role]) for role, pieces in a.operands]
     return Part((*same, span(before[0].start, before[0].count + after[0].count)), tuple(operands))
-
-
-def _stacked(shares: Sequence[_Share]) -> list[list[_Share]]:
-    """Shares with the same kernels, those over neighbouring rows of an image together."""
-    out: list[list[_Share]] = []
-    for share in shares:
-        if out and _goes_on(out[-1][-1], share):
-            out[-1].append(share)
-        else:
-            out.append([share])
-    return out
-
-
-def _goes_on(a: _Share, b: _Share) -> bool:
-    if extent(a.part.region[0]) > 1 or not goes_on(a.part.region, b.part.region):
-        return False
-    beside = zip(a.reads[2:], b.reads[2:], strict=True)
-    return all(_neighbours(here, there) for here, there in beside if here[0] not in LASTING)
-
-
-def _neighbours(a: Access, b: Access) -> bool:
-    """Whether accesses of one role are to neighbouring rows, so that they can be one."""
-    # A piece that reached into the other's rows would hide what the other has there.
-    return goes_on(a[2], b[2]) and within(a[1], a[2]) and within(b[1], b[2])
 
 
 def _together(accesses: Sequence[Access]) -> Access:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from dnnc_runtime.addressing import Reach
+from dnnc_runtime.addressing import Taken
 from dnnc_runtime.frame import Access
 from dnnc_runtime.program import Role
-from dnnc_runtime.tensor import Piece
+from dnnc_runtime.tensor import Piece, Region
 
 MOST_SHARED = 1 << 14
 """Pieces of which something is remembered at a time."""
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 class Memo(Generic[T]):
-    """Accesses of tiles and what they found; a write to their words, in whatever unit, forgets them.
+    """Accesses of tiles and what they found; a write to their words forgets them.
 
     Tiles that stay for many instructions are most of what a program reads.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[_Key, tuple[Sequence[Access], Reach, T]]] = {}
+        self._kept: dict[str, dict[_Key, tuple[Sequence[Access], Taken, T]]] = {}
 
     def get(self, memory: str, accesses: Sequence[Access]) -> T | None:
         """What equal accesses, all of one role, found, if that still holds."""
@@ -31,7 +31,7 @@ class Memo(Generic[T]):
         found = kept.get(_key(accesses)) if kept else None
         return found[2] if found and found[0] == accesses else None
 
-    def put(self, memory: str, accesses: Sequence[Access], words: Reach, found: T) -> None:
+    def put(self, memory: str, accesses: Sequence[Access], words: Taken, found: T) -> None:
         """Remember what accesses found."""
         self._kept.setdefault(memory, {})[_key(accesses)] = accesses, words, found
 
@@ -39,12 +39,11 @@ class Memo(Generic[T]):
         """Whether anything in a memory is remembered."""
         return bool(self._kept.get(memory))
 
-    def written(self, memory: str, words: Reach) -> None:
-        """Reach of a memory are written."""
+    def written(self, memory: str, words: Taken) -> None:
+        """Words of a memory are written."""
         kept = self._kept.get(memory)
         if kept:
-            first, end = words
-            for key in [key for key, (_, held, _) in kept.items() if held[0] < end and first < held[1]]:
+            for key in [key for key, (_, held, _) in kept.items() if held.meets(words)]:
                 del kept[key]
 
 
@@ -56,6 +55,34 @@ def _key(accesses: Sequence[Access]) -> _Key:
     role, pieces, need = accesses[0]
     units = pieces[0].instances if pieces else ()
     return role, units, tuple([axis[0].start if axis else -1 for axis in need])
+
+
+class Outlines:
+    """Which parts are known to make up a region, by the identity of all their axes but the last.
+
+    Tiles of further planes are cut as those before them, and programs share their axes. It is remembered where the last
+    axis of the region and of all its parts is one and the same object, and not empty.
+    """
+
+    def __init__(self, find: Callable[[Sequence[Region], Region], bool]) -> None:
+        self._find = find
+        self._found: dict[tuple[tuple[int, ...], ...], tuple[Region, Sequence[Region]]] = {}
+
+    def hold(self, parts: Sequence[Region], whole: Region) -> bool:
+        """What ``find`` says of some parts of a region, which has to be as true for any planes."""
+        planes = whole[-1]
+        if not planes or any(part[-1] is not planes for part in parts):
+            return self._find(parts, whole)
+        key = (tuple(map(id, whole[:-1])), *[tuple(map(id, part[:-1])) for part in parts])
+        if key in self._found:
+            return True
+        if not self._find(parts, whole):
+            return False
+        if len(self._found) >= MOST_SHARED:
+            self._found.clear()
+        # As long as they are remembered, no other axes have their identities.
+        self._found[key] = whole, parts
+        return True
 
 
 class Shared(Generic[T]):

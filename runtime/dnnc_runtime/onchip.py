@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dnnc_runtime.addressing import Bank, Box, Reach, emptied, extents, placed, row_major, span_of, window
+from dnnc_runtime.addressing import Bank, Box, emptied, extents, placed, together, window
 from dnnc_runtime.dram import Dram
 from dnnc_runtime.frame import Access, Frame, space
+from dnnc_runtime.layouts import Layouts, Placed, is_box
 from dnnc_runtime.memo import Memo, Shared
 from dnnc_runtime.numbers import Numbers, Words
 from dnnc_runtime.program import Kept, Load, Move, Role, Store
@@ -30,7 +30,7 @@ class OnChip:
         self._numbers = numbers
         self._dram = dram
         self._places: Shared[list[Box]] = Shared()
-        self._spans: Shared[Reach] = Shared()
+        self._layouts = Layouts()
         self._words = {
             bank.name: np.full(bank.words * bank.units, numbers.poison, numbers.word) for bank in banks.values()
         }
@@ -50,7 +50,7 @@ class OnChip:
 
     def load(self, load: Load) -> None:
         """DRAM to every unit of the pieces."""
-        self._forget(self._banks[load.memory], load.role, load.pieces)
+        self._forget(space(load.role), load.pieces)
         for there, here in self._transfer(load):
             here[...] = there
 
@@ -72,10 +72,10 @@ class OnChip:
         """From units to units; everything is read before anything is written."""
         role = space(move.role)
         moved = [self._slots(role, piece).copy() for piece in move.source]
-        self._forget(self._banks[move.memory], role, move.target)
+        self._forget(role, move.target)
         for target, words in zip(move.target, moved, strict=True):
             for instance in target.instances:
-                self._slots(role, replace(target, instances=(instance,)))[...] = words
+                self._slots(role, target._replace(instances=(instance,)))[...] = words
 
     def alike(self, accesses: Sequence[Access]) -> list[int]:
         """The lengths of runs of accesses, all of one role, that need the same region and hold the same numbers."""
@@ -110,9 +110,8 @@ class OnChip:
         found = self._prepared.get(bank.name, accesses)
         if found is None:
             found = make()
-            spans = [self._span(bank, role, pieces) for role, pieces, _ in accesses]
-            words = Reach(min([span.first for span in spans]), max([span.end for span in spans]))
-            self._prepared.put(bank.name, accesses, words, found)
+            words = [self._layout(*access).taken() for access in accesses]
+            self._prepared.put(bank.name, accesses, words[0] if len(words) == 1 else together(words), found)
         return found
 
     def read(self, access: Access) -> Words:
@@ -121,7 +120,7 @@ class OnChip:
         if len(pieces) == 1 and pieces[0].region == need:
             return self._slots(role, pieces[0])
         whole: Words = np.empty(extents(need), self._types[role])
-        if within(pieces, need):
+        if self.inside(access):
             for there, here in self._spread(access, whole):
                 there[...] = here
             return whole
@@ -134,7 +133,7 @@ class OnChip:
     def write(self, access: Access, words: Words) -> None:
         """A region to its pieces."""
         role, pieces, region = access
-        self._forget(self._frame.homes[role], role, pieces)
+        self._forget(role, pieces, region)
         if len(pieces) == 1 and pieces[0].region == region:
             self._slots(role, pieces[0])[...] = words
         elif is_box(region):
@@ -154,10 +153,14 @@ class OnChip:
 
     def _boxes(self, access: Access) -> list[Box]:
         """The words of an access, and their places in a dense array of the needed intervals."""
-        role, pieces, need = access
-        strides = row_major(extents(need))
-        first = -sum([axis[0].start * stride for axis, stride in zip(need, strides, strict=True)])
-        return self._placed(self._frame.homes[role], role, pieces, first, strides)
+        return self._layout(*access).boxes()
+
+    def _layout(self, role: Role, pieces: tuple[Piece, ...], need: Region) -> Placed:
+        return self._layouts.of(self._frame.homes[role], pieces, need, self._frame.widths[role])
+
+    def inside(self, access: Access) -> bool:
+        """Whether the needed region is a box of intervals and the pieces lie inside it."""
+        return self._layout(*access).inside
 
     def _placed(
         self, bank: Bank, role: Role, pieces: tuple[Piece, ...], offset: int, strides: tuple[int, ...]
@@ -169,24 +172,17 @@ class OnChip:
         found = self._places.get(pieces, of)
         return self._places.put(pieces, of, placed(bank, pieces, offset, strides)) if found is None else found
 
-    def _span(self, bank: Bank, role: Role, pieces: tuple[Piece, ...]) -> Reach:
-        """:func:`span_of`, remembered likewise."""
-        width = self._frame.widths[role]
-        if role not in SHARED:
-            return span_of(bank, pieces, width)
-        found = self._spans.get(pieces, (bank.name, width))
-        return found or self._spans.put(pieces, (bank.name, width), span_of(bank, pieces, width))
-
     def _slots(self, role: Role, piece: Piece) -> Words:
         """A piece's elements in its first unit's memory, without a copy."""
         bank = self._frame.homes[role]
         base = piece.instances[0] * bank.words + piece.base
         return window(self._words[bank.name], extents(piece.region), base, piece.pitch, self._types[role])
 
-    def _forget(self, bank: Bank, role: Role, pieces: tuple[Piece, ...]) -> None:
-        """Words of a memory are about to be overwritten."""
-        if self._prepared.keeps(bank.name):
-            self._prepared.written(bank.name, self._span(bank, role, pieces))
+    def _forget(self, role: Role, pieces: tuple[Piece, ...], region: Region | None = None) -> None:
+        """Words of a memory are about to be overwritten, where some region is or that of the first piece."""
+        memory = self._frame.homes[role].name
+        if pieces and self._prepared.keeps(memory):
+            self._prepared.written(memory, self._layout(role, pieces, region or pieces[0].region).taken())
 
 
 def _further(pieces: Sequence[Piece], others: Sequence[Piece]) -> int | None:
@@ -205,21 +201,3 @@ def _further(pieces: Sequence[Piece], others: Sequence[Piece]) -> int | None:
 def positions(part: Region, whole: Region) -> tuple[NDArray[Any], ...]:
     """Where a region's elements are in an array of a larger one, as an open mesh."""
     return np.ix_(*(shared(axis, points)[0] for axis, points in zip(whole, part, strict=True)))
-
-
-def is_box(region: Region) -> bool:
-    """Whether every axis of a region is one interval."""
-    return all(len(axis) == 1 and axis[0].step == 1 for axis in region)
-
-
-def within(pieces: Sequence[Piece], need: Region) -> bool:
-    """Whether the need is a box of intervals and the pieces lie inside it."""
-    if not is_box(need):
-        return False
-    for piece in pieces:
-        for axis, whole in zip(piece.region, need, strict=True):
-            if axis is not whole:
-                start, stop = whole[0].start, whole[0].start + whole[0].count
-                if axis[0].start < start or axis[-1].start + (axis[-1].count - 1) * axis[-1].step >= stop:
-                    return False
-    return True

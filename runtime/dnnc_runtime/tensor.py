@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,7 @@ class View:
             raise ValueError(f"view of {self.tensor!r}: {len(self.shape)} extents, {len(self.strides)} strides")
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A region of an operand as it lies in an on-chip memory.
 
     The i-th listed coordinate of axis a lies ``i * pitch[a]`` words after ``base``.
