@@ -227,9 +227,12 @@ class StripEmitter:
         section = scene.event.section
         rows, columns = tuple(range(*section.blocks[unit])), tuple(range(*section.columns))
         points = interval((section.image, 1)), axis(rows), axis(columns)
-        others = tuple(self._others(scene, step, unit))
-        found = tuple(self._input(scene, step, unit)), others, tuple(self._output(scene, step, unit))
-        return Places(rows, columns, points, *found)
+        output = tuple(self._output(scene, step, unit))
+        # What is written in place is the same object, so that its pieces are: there are many for every tile.
+        others: list[tuple[Role, tuple[Lying | Passing, ...]]] = [
+            (role, output if found == output else found) for role, found in self._others(scene, step, unit)
+        ]
+        return Places(rows, columns, points, tuple(self._input(scene, step, unit)), tuple(others), output)
 
     def _input(self, scene: Scene, step: Step, unit: int) -> Iterator[Piece]:
         assert scene.event is not None
@@ -291,9 +294,11 @@ class StripEmitter:
         if not (first and last):
             operands.append(("accumulator", tuple(self._sums(scene, tile, unit, places))))
         if last:
-            operands.extend((role, _pieces_of(found, tile)) for role, found in places.others)
+            output = _pieces_of(places.output, tile)
+            for role, found in places.others:
+                operands.append((role, output if found is places.output else _pieces_of(found, tile)))
             operands.extend((role, kernels.parameter_pieces(role, tile, unit)) for role in kernels.roles)
-            operands.append(("output", _pieces_of(places.output, tile)))
+            operands.append(("output", output))
         return Part(region, tuple(operands))
 
     def _sums(self, scene: Scene, tile: Tile, unit: int, places: Places) -> Iterator[Piece]:

@@ -32,7 +32,7 @@ def main() -> NoReturn:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # What a command makes lives until it ends, and hardly any of it in cycles: to look for those a fifth of the time is
     # too much.
-    gc.set_threshold(200_000, 20, 100)
+    gc.set_threshold(1_000_000, 20, 100)
     try:
         from dnnc.cli.program import status
 
