@@ -1,7 +1,8 @@
-"""Measures dnnc on ResNet-50 and prints every figure beside its goal: python bench/bench.py [--target NAME] [--growth].
+"""Measures dnnc on ResNet-50, beside its goals: python bench/bench.py [--target NAME] [--growth] [--runs N].
 
-Times are CPU-seconds of one process and its threads, which are held to one, so that other load on the machine matters
-little; that of ``--help`` is wall time, the least of ten. Memory is the process's peak resident set.
+Times are CPU-seconds of one process and its threads, which are held to one; that of ``--help`` is wall time. Memory is
+the process's peak resident set. Each figure is the least of several runs (``--runs``): what else a shared machine does
+only adds to it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +95,13 @@ def measure(command: Sequence[str]) -> Run:
         return Run(used.ru_utime + used.ru_stime, wall, peak, output.read())
 
 
+def least(figures: Iterable[Sequence[Figure]]) -> list[Figure]:
+    """The least of each of the figures that were measured several times."""
+    return [min(some, key=lambda figure: figure.value) for some in zip(*figures, strict=True)]
+
+
 def figures(target: str, folder: Path) -> list[Figure]:
-    """Every figure, measured in a folder for scratch files."""
+    """Every figure, measured once in a folder for scratch files."""
     model, artifact = str(folder / "resnet50.onnx"), str(folder / "resnet50.dnnc")
     measure((sys.executable, str(MODELS / "build.py"), "resnet50", "-o", model))
     compiled = measure((*DNNC, "compile", model, "--target", target, "--no-cache", "--quiet", "-o", artifact))
@@ -134,9 +140,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="snowflake", metavar="NAME|FILE", help="the machine (default snowflake)")
     parser.add_argument("--growth", action="store_true", help="how compiling grows from 10 layers to 1,000, instead")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="measure so many times (default 3)")
     given = parser.parse_args()
+    measured = growth if given.growth else figures
     with tempfile.TemporaryDirectory() as folder:
-        for figure in (growth if given.growth else figures)(given.target, Path(folder)):
+        for figure in least(measured(given.target, Path(folder)) for _ in range(given.runs)):
             print(figure)
 
 
