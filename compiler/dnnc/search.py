@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.metadata import version
 from math import isqrt
 from typing import Literal, get_args
@@ -197,9 +198,14 @@ def _prove(space: Space, found: Found, limit: float) -> Proof:
     bound = lower_bound(space.shape, space.machine)
     if found.bytes <= bound:
         return Proof("optimal", "lower bound", "bytes", found.bytes, found.bytes)
-    from dnnc.proof import SEED, minimum
+    from concurrent.futures import ThreadPoolExecutor
 
     try:
+        with ThreadPoolExecutor(1) as thread:
+            # In a thread of its own: libraries in C that are imported make an ImportError of Ctrl-C, or lose it.
+            thread.submit(import_module, "dnnc.proof").result()
+        from dnnc.proof import SEED, minimum
+
         solved = minimum(space, found.bytes, limit)
     except KeyboardInterrupt:
         raise Stopped(found) from None
