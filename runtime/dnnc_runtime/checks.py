@@ -137,7 +137,6 @@ class Checks:
         lost = Lost(view, left)
         lost.stored(self._written.words(view.tensor))
         lost.found(self._released)
-        lost.kept(self._tags.kept(bank, section.kept))
         if section.kept and lost.any():
             lost.found(self._tags.in_ranges(bank, section.kept))
         if lost.any():

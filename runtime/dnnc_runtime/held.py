@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -238,13 +238,6 @@ class Unit:
             wanted = expected(box) if held.first else NOTHING
             for word in range(held.width):
                 window(tags, box[0], box[1] + word, box[2])[...] = wanted
-
-    def inside(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[Held, Region]]:
-        """The pieces that lie wholly in a range, and the elements that they still hold."""
-        for first, end in ranges:
-            low, high = bisect_left(self._starts, first), bisect_right(self._ends, end)
-            for at in self._starts[low:high]:
-                yield from _regions(self._held[at])
 
 
 def expected(box: Box) -> Integers:

@@ -179,7 +179,7 @@ class OnChip:
         return window(self._words[bank.name], extents(piece.region), base, piece.pitch, self._types[role])
 
     def _forget(self, role: Role, pieces: tuple[Piece, ...], region: Region | None = None) -> None:
-        """Words of a memory are about to be overwritten, where some region is or that of the first piece."""
+        """Words of a memory are about to be overwritten, by pieces of some region, or by any."""
         memory = self._frame.homes[role].name
         if pieces and self._prepared.keeps(memory):
             self._prepared.written(memory, self._layout(role, pieces, region or pieces[0].region).taken())

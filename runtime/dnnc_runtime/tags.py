@@ -30,7 +30,7 @@ from dnnc_runtime.frame import SPACES, Frame
 from dnnc_runtime.held import NOTHING, Held, Strides, Unit, expected
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Kept, Role, Tensor
-from dnnc_runtime.tensor import Piece, Region, View
+from dnnc_runtime.tensor import Piece, View
 
 
 class Tags:
@@ -79,15 +79,6 @@ class Tags:
             return at > 0 and words.end <= ranges[unit][at - 1][1]
 
         return stays
-
-    def kept(self, bank: Bank, kept: Sequence[Kept]) -> Iterator[Region]:
-        """Regions of the section's output that lie among the kept words of a bank just as they were written."""
-        first, strides = self._places["output"]
-        for some in kept:
-            if some.memory == bank.name:
-                for held, region in self._units[bank.name][some.unit].inside(some.ranges):
-                    if (held.first, held.strides) == (first, strides):
-                        yield region
 
     def in_ranges(self, bank: Bank, kept: Sequence[Kept]) -> Iterator[Integers]:
         """The words of the output's tensor that the kept words of a bank hold."""

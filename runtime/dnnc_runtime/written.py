@@ -103,12 +103,6 @@ class Lost:
             here = some - self._first
             self._bits[here[(here >= 0) & (here < len(self._bits))]] = False
 
-    def kept(self, regions: Iterable[Region]) -> None:
-        """Regions of the view are on chip."""
-        for box in (box for region in regions for box in _boxes(self._view, region)):
-            if self._first <= box[3] and _last(box) < self._first + len(self._bits):
-                window(self._bits, box[0], box[3] - self._first, box[4])[...] = False
-
     def any(self) -> bool:
         """Whether there are any."""
         return bool(self._bits.any())
