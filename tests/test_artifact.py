@@ -26,11 +26,11 @@ from dnnc.constraints import loads
 from dnnc.documents import Damaged
 from dnnc.emit import emit
 from dnnc.enumerate import best
-from dnnc.network_records import moved_bytes
 from dnnc.pipeline import Compilation
 from dnnc.plan import Plan
 from dnnc.realize import Misfit, realize
 from dnnc.records import Document
+from dnnc.replay import moved_bytes
 from dnnc.schedule import DIMS, Dim
 from dnnc.schedule_records import ScheduleRecord, record, restore
 from dnnc.segments import SCOPES, Alone, Best, Network, Segment, Strips
@@ -487,9 +487,13 @@ SEGMENT = ("network", "segments", 1)
             edit("network", "best", by=lambda best: {"fused": best["fused"]}),
             "network: the best plans are of fused, exp",
         ),
-        (edit("network", "best", "layerwise", "bytes", by=more), "network: layer by layer it is "),
-        (edit("network", "best", "layerwise", "bound", by=less), "network: layer by layer it is "),
+        (edit("network", "best", "layerwise", "bytes", by=more), "network: layerwise: bytes of "),
+        (edit("network", "best", "layerwise", "bound", by=less), "network: layerwise: bound of "),
         (put("network", "best", "resident", "bytes", value=1), "network: resident: a bound of "),
+        (
+            put("network", "best", "resident", "bytes", value=10**9),
+            "network: resident: 1,000,000,000 bytes, where a nar",
+        ),
         (edit("network", "best", "fused", "bytes", by=more), "network: the plan is said to move "),
         (edit("network", "best", "fused", "bytes", by=less), "network: fused: a bound of "),
         (edit("network", "best", "fused", "bound", by=more), "network: fused: a bound of "),

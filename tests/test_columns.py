@@ -22,10 +22,10 @@ from dnnc.emit import emit
 from dnnc.grouping import Grouping, grouped
 from dnnc.layer import HostLayer
 from dnnc.lives import lives
-from dnnc.network_records import moved_bytes
 from dnnc.peaks import Peaks
 from dnnc.pipeline import Compilation, compile, verify
 from dnnc.realize import Realized, realize
+from dnnc.replay import moved_bytes
 from dnnc.segments import Alone, Best, Network, Segment, Strips
 from dnnc.steps import Steps, steps_of
 from dnnc.strip_run import run

@@ -13,6 +13,7 @@ import dnnc
 import published_schedule as example
 from dnnc import constraints
 from dnnc_runtime import machine
+from figures import BIASES, GOLDEN, MEMORIES, TOGETHER
 from free_norms import without_norms
 from graphs import Builder
 
@@ -125,6 +126,37 @@ def test_the_readme_has_two_commands() -> None:
     commands = re.findall(r"^ *(python3 -m venv .*)$", text("README.md"), re.M)
     assert [command.split()[-1] for command in commands] == ["resnet50.dnnc", "2"]
     assert all("&&" in command for command in commands)
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the README's table with this heading, row by row."""
+    _, _, rest = text("README.md").partition(f"\n{heading}\n")
+    lines = rest.splitlines()[1:]
+    rows = lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_readme_has_the_figures_that_are_held() -> None:
+    names = {"AlexNetOWT": "alexnet", "GoogLeNet": "googlenet", "ResNet-50": "resnet50", "VGG-16": "vgg16"}
+    names |= {"SqueezeNet 1.1": "squeezenet", "MobileNetV2": "mobilenetv2"}
+    rows = table("| network | target | layerwise | resident | fused | ms before | ms now |")
+    shown = {(names[name], target): found[:3] for name, target, *found in rows}
+    assert {name for name, _ in shown} == {*names.values()}
+    for number, target in enumerate(("snowflake", "two-buffer")):
+        for name in names.values():
+            moved = [GOLDEN[name][number], *TOGETHER.get(name, ((), ()))[number]]
+            assert shown[name, target][: len(moved)] == [f"{n / 1e6:.3f}" for n in moved], (name, target)
+
+    rows = table("| maps + weights | sums | layerwise | resident | fused |")
+    assert {(size, bits): moved for size, bits, *moved in rows} == {
+        (f"{maps} + {weights} KiB", f"{bits} bit"): [f"{(n - BIASES) / 1e6:.3f}" for n in moved]
+        for (maps, weights, bits), moved in MEMORIES.items()
+    }
+
+    rows = table("| network | target | DRAM MB | x compulsory | layers | by lower bound | by CP-SAT | host MB |")
+    for name, target, alone, *_ in rows:
+        known = GOLDEN[names.get(name, name.lower().replace("-", ""))]
+        assert alone == f"{known[target == 'two-buffer'] / 1e6:.3f}", (name, target)
 
 
 def test_the_readme_s_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Whole networks: bytes counted are bytes predicted, and numbers are the reference's, layer by layer.
 
-Every network of models/ and of the onnx package, on both targets: compiled for fewest bytes, and run in both number
-systems; planned under random constraints, and counted; some for latency and balanced too, and counted.
+Every network of models/ and of the onnx package, on both targets: compiled for fewest bytes layer by layer, counted and
+run in both number systems; planned under random constraints, and counted. Some with all layers together, held to
+figures, counted and run; some for latency and balanced too, and counted.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from dnnc.pipeline import Compilation, lower_with
 from dnnc.planning import Planner
 from dnnc.schedule import DIMS
 from dnnc.search import DATAFLOWS, NEAR, Objective
+from dnnc.segments import SCOPES, Best
 from dnnc.simplify import simplify
 from dnnc.space import Space
 from dnnc_runtime.machine import Machine, load
 from dnnc_runtime.walk import checked
+from figures import GOLDEN, MEMORIES, TOGETHER
 from networks import SHAPE_ONLY, shape_only
 from zoo import NETWORKS
 
@@ -44,8 +47,10 @@ COUNTED_ONLY = {
     *((name, "two-buffer") for name in ("vgg16", "resnet34")),
     *((f"onnx:{name}", "two-buffer") for name in ("vgg19", "densenet121", "inception_v2", "zfnet512", "resnet50")),
     ("onnx:vgg19", "snowflake"),
+    *product(("alexnet", "resnet50", "mobilenetv2"), ("snowflake", "two-buffer")),
+    ("vgg16", "snowflake"),
 }
-"""Not run in numbers there: other networks have the same kinds of layers."""
+"""Not run in numbers layer by layer: other networks have the same kinds of layers, or all layers are run together."""
 
 SYSTEMS: tuple[tuple[System, float], ...] = (("float32", 1e-4), ("fixed", 0.0))
 """Number systems, and the error that each may have."""
@@ -110,6 +115,37 @@ def test_fewest_bytes(name: str, target: str, results: Path) -> None:
     check_counts(compiled)
     if (name, target) not in COUNTED_ONLY:
         check_numbers(compiled)
+
+
+# -- all layers together ----------------------------------------------------------------------------------------------
+
+
+PLANNED = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in TOGETHER]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", PLANNED)
+def test_all_layers_together(name: str, target: str, results: Path) -> None:
+    compiled = dnnc.compile(build(name), target, cache=results)
+    moved = GOLDEN[name][TARGETS.index(target)], *TOGETHER[name][TARGETS.index(target)]
+    assert compiled.plan.network is not None
+    assert compiled.plan.network.best == {scope: Best(n, n) for scope, n in zip(SCOPES, moved, strict=True)}
+    check_counts(compiled)
+    if (name, target) != ("vgg16", "two-buffer"):
+        check_numbers(compiled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memories", [size for size in MEMORIES if size != (512, 256, 32)])
+def test_what_memory_buys(memories: tuple[int, int, int], results: Path) -> None:
+    """With the memory that two-buffer has, it is one of the networks above."""
+    maps, weights, bits = memories
+    target = load("two-buffer").with_memory("maps", maps << 10).with_memory("weights", weights << 10)
+    planned = dnnc.plan_network(build("resnet50"), replace(target, accumulator_bits=bits), cache=results)
+    assert planned.plan.network is not None
+    proven = {scope: Best(n, n) for scope, n in zip(SCOPES, MEMORIES[memories], strict=True)}
+    assert planned.plan.network.best == proven
+    assert planned.plan.totals.dram_bytes == proven["fused"].bytes
 
 
 # -- other objectives -------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from dnnc.summary import compiled_data, groups, host_data, layerwise_cycles, mac
 from dnnc_runtime.machine import Machine, load
 from dnnc_runtime.program import Program
 from dnnc_runtime.timeline import timeline
+from graphs import Builder
 from model_builder import ModelBuilder
 from zoo import NETWORKS
 
@@ -515,10 +516,38 @@ def test_what_is_held_is_what_the_plan_counts(maps: int) -> None:
 
 
 @SMALL
+def test_what_passes_through_takes_no_more_than_all_of_it(maps: int) -> None:
+    """Tiles are given the room that is left, but hold only what there is: of a map, and of a group's kernels."""
+    of = together(maps)
+    for tenant in of.tenants:
+        made = of.made.steps.maps[tenant.map]
+        if tenant.kind in ("tile", "handed"):
+            assert tenant.plot.words <= made.lines * made.words
+    for group in of.groups:
+        kernels = of.made.kernels[group.segment].values()
+        granules = sum(made.cut.granules * made.cut.tile for made in kernels)
+        parameters = sum(made.cut.parameters for made in kernels)
+        assert max(made.used for made in kernels) * of.plan.machine.word_bytes <= 2 * granules + parameters
+
+
+def test_a_map_that_is_loaded_once_for_several_layers_is_shown() -> None:
+    """Both convolutions read the image, which fits; the second finds it on chip."""
+    made = Builder(1, 4, 8, 0)
+    both = [made.conv(made.input, 4, 3, relu=False) for _ in range(2)]
+    found = dnnc.compile(made.model(*both), "two-buffer", plan="resident")
+    assert found.realized is not None
+    of = Residency(found.plan, found.realized)
+    (kept,) = of.kept
+    first, second = (layer.name for layer in found.plan.on_array)
+    assert (kept.value, kept.rows, kept.of, kept.first, kept.last, kept.loaded) == ("x", 8, 8, first, second, True)
+
+
+@SMALL
 def test_every_row_is_either_kept_or_stored(maps: int) -> None:
     of = together(maps)
     steps = of.made.steps
-    kept, stored = ({entry.value: entry for entry in found} for found in (of.kept, of.stored))
+    kept = {entry.value: entry for entry in of.kept if not entry.loaded}
+    stored = {entry.value: entry for entry in of.stored}
     for m, made in enumerate(steps.maps):
         position = of.position(m)
         if position is None or of.alone(position) or made.must_store:

@@ -25,7 +25,7 @@ from dnnc.segments import Best, Scope, Strips
 from dnnc.steps import steps_of
 from dnnc.together import PRICES, Together, alone_of
 from dnnc_runtime import machine
-from dnnc_runtime.errors import CapacityFault
+from dnnc_runtime.errors import CapacityFault, DisagreementFault
 from dnnc_runtime.machine import Machine
 from graphs import Builder, networks
 
@@ -91,9 +91,81 @@ def test_a_search_cut_short_moves_no_more_than_layer_by_layer(
     model: onnx.ModelProto, target: Machine, limit: float
 ) -> None:  # fmt: skip
     alone = compiled(model, target, "layerwise")
-    short = Together(alone.lowered, alone.plan, time_limit=limit).fewest("fused")[0]
+    short, made = Together(alone.lowered, alone.plan, time_limit=limit).fewest("fused")
     assert short.network is not None
     assert short.network.bound <= short.totals.dram_bytes <= alone.plan.totals.dram_bytes
+    agree(short, emit(alone.lowered, dict(short.schedules), target, made))
+
+
+@pytest.mark.parametrize("axis", [0, 2, 3])
+@pytest.mark.parametrize("scope", SCOPES)
+def test_layers_that_share_their_input_leave_it_to_each_other(axis: int, scope: Scope) -> None:
+    """Two convolutions of one image, one behind the other in a tensor: neither moves less by strips than by itself, but
+    the second does without the image if the first leaves it."""
+    made = Builder(1, 4, 12, 0)
+    parts = [made.conv(made.input, 4, 3, relu=False)[0] for _ in range(2)]
+    whole = (made.node("Concat", parts, axis=axis), 4, 12)
+    model = made.model(whole)
+    for dim, size in zip(model.graph.output[0].type.tensor_type.shape.dim, (1, 4, 12, 12), strict=True):
+        dim.dim_value = size
+    model.graph.output[0].type.tensor_type.shape.dim[axis].dim_value *= 2
+    found = compile(model, "two-buffer", plan=scope)
+    # Words: two kernels of 4x4x3x3 with biases, the image for each or once, both outputs.
+    words = 2 * (4 * 4 * 9 + 4) + (1 if scope != "layerwise" else 2) * 4 * 12 * 12 + 2 * 4 * 12 * 12
+    assert found.plan.totals.dram_bytes == 2 * words
+    image = np.random.default_rng(0).standard_normal((1, 4, 12, 12))
+    assert verify(found, {"x": image}, "float32").agree
+
+
+def test_a_search_cut_short_leaves_nothing_that_nobody_left() -> None:
+    """A dense block on a machine with little memory, where layers are found to do as well by themselves."""
+    made = Builder(1, 8, 8, 0)
+    x = made.input
+    for _ in range(5):
+        x = made.concat(x, made.conv(made.norm(x), 8, 3))
+    target = machine.load("two-buffer").with_memory("maps", 8192).with_memory("weights", 2048)
+    alone = compile(made.model(x), target, plan="layerwise")
+    for limit in (0.05, 0.2, 0.45, 0.7):
+        plan, whole = Together(alone.lowered, alone.plan, time_limit=limit).fewest("fused")
+        agree(plan, emit(alone.lowered, dict(plan.schedules), target, whole))
+
+
+def test_a_plan_that_uses_what_nobody_left_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every plan that is found is gone through again by other means."""
+    made = Builder(1, 4, 8, 0)
+    alone = compile(made.model(made.conv(made.conv(made.input, 4, 3), 4, 3)), "two-buffer", plan="layerwise")
+    together = Together(alone.lowered, alone.plan)
+    found, whole = together.fewest("resident")
+    assert found.network is not None
+    first, second = found.network.segments
+    phantom = replace(found.network, segments=(first._replace(leaving=()), second))
+    with pytest.raises(DisagreementFault, match="segment 1: 8 lines of map 1 are not on chip when it starts"):
+        together.confirmed(phantom, realized_of(whole))
+    best = Best(found.network.bytes + 1, found.network.bound)
+    dearer: dict[Scope, Best] = {**found.network.best, "resident": best}
+    with pytest.raises(DisagreementFault, match="is said to move"):
+        together.confirmed(replace(found.network, best=dearer), realized_of(whole))
+
+
+def realized_of(made: Realized | None) -> Realized:
+    assert made is not None
+    return made
+
+
+@pytest.mark.parametrize("goal", ["latency", "balanced"])
+def test_where_time_counts_the_fewest_bytes_are_told_too(goal: Goal) -> None:
+    """Whichever plan is taken: of layers one after the other, each by itself may be the fastest."""
+    made = Builder(1, 8, 14, 0)
+    x = made.input
+    for _ in range(4):
+        x = made.conv(made.pool(x, "MaxPool"), 8, 3)
+    taken, fewest = (compile(made.model(x), "snowflake", objective=of) for of in (goal, "traffic"))
+    assert taken.plan.network is not None
+    assert fewest.plan.network is not None
+    assert taken.plan.network.scope == "fused"
+    assert taken.plan.network.best["layerwise"] >= fewest.plan.network.best["layerwise"]
+    assert taken.plan.network.bound == fewest.plan.network.bound
+    assert taken.timing.cycles <= fewest.timing.cycles * (1.0 if goal == "latency" else 1.1)
 
 
 @FEW

@@ -23,7 +23,7 @@ from dnnc.documents import Damaged
 from dnnc.emit import emit
 from dnnc.graph import Graph, Source
 from dnnc.layer import HostLayer, Layer, Lowered
-from dnnc.network_records import check_network, network_record, restore_network
+from dnnc.network_records import network_record, restore_network
 from dnnc.pipeline import Compilation, Denied, fixed_layers, lower_with
 from dnnc.plan import LayerPlan, Plan
 from dnnc.planning import layer_plan
@@ -38,6 +38,7 @@ from dnnc.records import (
     check_proof,
     layer_record,
 )
+from dnnc.replay import check_network
 from dnnc.schedule_records import restore
 from dnnc.search import COST_MODEL, Result
 from dnnc.space import Limits, Space
@@ -272,7 +273,7 @@ def _together(
         if isinstance(made, Misfit):
             raise Damaged(f"{made.missing} bytes of what stays on chip find no place")
         whole = with_network(plan, network, made)
-        check_network(whole)
+        check_network(whole, steps, chip, alone)
     except Damaged as wrong:
         raise Damaged(f"network: {wrong}") from None
     return whole, made

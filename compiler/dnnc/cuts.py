@@ -121,7 +121,7 @@ class Cuts:
         """What a cut takes with these lines on chip before and behind it; no further than there is room."""
         key = level, entering, leaving
         found = self._runs.get(key)
-        if found is None or not (found.whole or (room is not None and found.peak > room)):
+        if found is None or not found.settles(room):
             found = self._runs[key] = self._run(level, dict(entering), dict(leaving), room)
         return found
 

@@ -43,9 +43,9 @@ class Demand:
 
     # -- maps -------------------------------------------------------------------------------------------------------
 
-    def computed(self, position: int) -> Iterator[int]:
+    def computed(self, position: int) -> tuple[int, ...]:
         """The maps that a position computes."""
-        return (self.steps.steps[number].map for number in self.steps.at[position])
+        return self.steps.computed(position)
 
     def mask(self, m: int, each: int) -> int:
         """The lines of a map that are on chip if every unit keeps so many of its block."""

@@ -156,6 +156,9 @@ def _time(seen: Inspection) -> Iterator[str]:
 
 
 def _time_lines(of: Performance, bound: str) -> Iterator[str]:
+    if not of.cycles:
+        yield f"  no time of its own: it runs while other layers do; {bound} {of.floor:,} cycles"
+        return
     yield (
         f"  {of.cycles:,.0f} cycles = {1e3 * of.seconds:,.3f} ms: {of.ops_per_second / 1e9:,.1f} Gop/s, efficiency"
         f" {100 * of.efficiency:.1f} %, DRAM {of.bytes_per_second / 1e9:.2f} GB/s"

@@ -69,6 +69,11 @@ class Kernels:
         default_factory=dict[tuple[object, ...], "list[tuple[Range, Range]]"], compare=False, repr=False
     )
 
+    @property
+    def used(self) -> int:
+        """Words of the memory for kernels that the group takes in the unit that holds most."""
+        return self.buffers[-1] + self.room
+
     @cached_property
     def dealt(self) -> Dealt:
         """Which unit has which planes."""
@@ -107,6 +112,11 @@ class Kernels:
             held += int(cut.deal.held_planes(groups[1], planes[1], self._levels[1]))
             start += count
         return tuple(out)
+
+    def granules(self, tile: Tile) -> int:
+        """Granules of a tile, the last of which may be smaller."""
+        _, count = tile.groups if self.cut.along == "g" else tile.planes
+        return -(-count // self.cut.planes)
 
     def at_once(self, start: int) -> int:
         """Planes (or groups) from one on that may be a tile."""
@@ -260,11 +270,19 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
         top[weights.name] += -(-planes // cut.planes) * cut.bytes // word
     stays = top[weights.name]
     words = (grouping.holding.maps if shared else weights.bytes) // word
-    largest = max(cut.tile for cut in grouping.grains) // word
-    count = (2 if 2 * largest <= words - stays else 1) if once else grouping.holding.buffers
-    room = (words - stays) // count
-    buffers = tuple(stays + i * room for i in range(count))
     most = _most(grouping, scenes)
+    streams = [
+        (number, cut, -(-min(most[number], cut.total - stay) // cut.planes) * cut.tile // word)
+        for number, cut, stay in zip(grouping.numbers, grouping.grains, pinned, strict=True)
+        if cut.each and stay < cut.total
+    ]
+    largest = max((cut.tile for _, cut, _ in streams), default=0) // word
+    # Nothing is on its way beside the only tile that there is.
+    lone = [turns[number] == 1 and cut.tile == cut.bytes and most[number] >= cut.total for number, cut, _ in streams]
+    whole = lone == [True] and streams[0][2] <= words - stays
+    count = (2 if 2 * largest <= words - stays and not whole else 1) if once else grouping.holding.buffers
+    room = min((words - stays) // count, max((tile for _, _, tile in streams), default=0))
+    buffers = tuple(stays + i * room for i in range(count))
     made = {
         number: Kernels(steps.steps[number].layer, cut, machine, most[number], stay, first, base, buffers, room, stays)
         for number, cut, stay, first, base in zip(grouping.numbers, grouping.grains, pinned, firsts, bases, strict=True)

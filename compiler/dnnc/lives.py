@@ -18,7 +18,7 @@ from dnnc.chip import Chip
 from dnnc.grouping import Grouping, group_of
 from dnnc.nests import Nested, nested
 from dnnc.orders import mask_of
-from dnnc.segments import Alone, Segment, Strips
+from dnnc.segments import Alone, Segment, Strips, staying
 from dnnc.steps import Steps
 from dnnc.strip_run import Event, run
 from dnnc.strips import home, kept, walk
@@ -185,14 +185,8 @@ class _Gathering:
     @cached_property
     def _before(self) -> list[dict[int, int]]:
         """For every segment the lines of every map that are on chip when it starts; and for the end none."""
-        out: list[dict[int, int]] = [{} for _ in range(len(self.segments) + 1)]
-        wanted: dict[int, int] = {}
-        for number in reversed(range(len(self.segments))):
-            segment = self.segments[number]
-            if isinstance(segment, Strips) or segment.schedule is not None:
-                wanted = {m: kept(self.steps.maps[m].lines, self.chip.units, each) for m, each in segment.entering}
-            out[number] = wanted
-        return out
+        maps, units = self.steps.maps, self.chip.units
+        return [{m: kept(maps[m].lines, units, each) for m, each in held.items()} for held in staying(self.segments)]
 
     @property
     def _now(self) -> int:

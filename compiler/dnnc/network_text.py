@@ -51,7 +51,7 @@ def _group(of: Residency, group: Group) -> Iterator[str]:
         "by tiles": _values(of, group.strips.handed, "goes tile by tile from the layer that computes it to the next"),
         "again": _values(of, group.strips.spilled, "does not wait for the next strip, but is loaded again"),
         "before": _on_chip(of, group.strips.entering),
-        "after": _on_chip(of, group.strips.leaving),
+        "after": _on_chip(of, sorted(of.made.staying[group.segment + 1].items())),
     }
     for name, fact in facts.items():
         if fact:
@@ -121,7 +121,11 @@ def kept_grid(of: Residency) -> Grid:
     """A line for each map that stays on chip: how much of it, and from which layer to which."""
     headings = ("on chip", "rows", "of", "bytes", "at once", "from", "to")
     rows = tuple(
-        (k.value, str(k.rows), str(k.of), f"{k.bytes:,}", f"{k.most:,}", _in_group(of, k.first), _in_group(of, k.last))
+        (
+            *(k.value, str(k.rows), str(k.of), f"{k.bytes:,}", f"{k.most:,}"),
+            f"{'loaded for ' if k.loaded else ''}{_in_group(of, k.first)}",
+            _in_group(of, k.last),
+        )
         for k in of.kept
     )
     return Grid(headings, rows, frozenset({"on chip", "from", "to"}), frozenset({"on chip", "from", "to"}))

@@ -174,8 +174,10 @@ class Peaks:
     def _spans(self, start: Ints, end: Ints, there: Flags, size: Ints | int) -> Ints:
         """Bytes in every section of lines that are on chip from one to another."""
         ends = self._ends + 1
-        weights = np.broadcast_to(np.asarray(size, np.int64), there.shape)[there]
-        change = np.bincount(start[there], weights, ends) - np.bincount(end[there] + 1, weights, ends)
+        if isinstance(size, int):
+            change = np.bincount(start[there], minlength=ends) - np.bincount(end[there] + 1, minlength=ends)
+            return np.cumsum(change)[:-1] * size
+        change = np.bincount(start[there], size[there], ends) - np.bincount(end[there] + 1, size[there], ends)
         return np.cumsum(change)[:-1].astype(np.int64)
 
     @cached_property
@@ -186,8 +188,15 @@ class Peaks:
         """Bytes that a map takes more in every section than when it neither enters nor leaves."""
         key = m, entering, leaving
         if key not in self._known:
-            self._known[key] = self._span(m, entering, leaving) - self._span(m, 0, 0)
+            if m not in self._idle:
+                self._idle[m] = self._span(m, 0, 0)
+            self._known[key] = self._span(m, entering, leaving) - self._idle[m]
         return self._known[key]
+
+    @cached_property
+    def _idle(self) -> dict[object, Ints]:
+        """What belongs to a map, or to the moments in which it is computed, if nothing enters or leaves."""
+        return {}
 
     def _span(self, m: int, entering: int, leaving: int) -> Ints:
         group, ends = self.way.group, self._ends
@@ -203,7 +212,10 @@ class Peaks:
         """What is more or less in the sections that compute a map than when nothing leaves."""
         key = out, leaving
         if key not in self._known:
-            self._known[key] = self._first_moment(out, leaving) - self._first_moment(out, (0,) * len(leaving))
+            nothing = (0,) * len(leaving)
+            if (out, nothing) not in self._idle:
+                self._idle[out, nothing] = self._first_moment(out, nothing)
+            self._known[key] = self._first_moment(out, leaving) - self._idle[out, nothing]
         return self._known[key]
 
     def _first_moment(self, out: int, leaving: tuple[int, ...]) -> Ints:
@@ -225,7 +237,7 @@ class Peaks:
 def flags(mask: int, lines: int) -> Flags:
     """A mask of lines as an array."""
     packed = np.frombuffer(mask.to_bytes(lines // 8 + 1, "little"), np.uint8)
-    return np.unpackbits(packed, bitorder="little")[:lines].astype(np.bool_)
+    return np.unpackbits(packed, bitorder="little")[:lines].view(np.bool_)
 
 
 @lru_cache(maxsize=1024)

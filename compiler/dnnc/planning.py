@@ -160,10 +160,16 @@ class Planner:
     def _refusal(self, layer: Layer, limits: Limits) -> UsageFault | CapacityFault:
         enough = ways(Space(layer.shape, self.machine, limits))
         asked = self.rules.describe(layer.name) if self.rules else ""
+        if not enough and not asked:
+            modes = ", ".join(mode.name for mode in self.machine.modes)
+            return UsageFault(
+                f"layer {layer.name!r} ({layer.operator}, {layer.shape.g} groups): no mode of {self.machine.name} can "
+                f"run it ({modes}); describe a mode for it in the machine's file, such as one that spreads g"
+            )
         if not enough:
             return UsageFault(
-                f"layer {layer.name!r} ({layer.operator}): no schedule of {self.machine.name} is legal under "
-                f"{asked or 'its modes'}; relax the constraints"
+                f"layer {layer.name!r} ({layer.operator}): no schedule of {self.machine.name} is legal under {asked}; "
+                "relax the constraints"
             )
         under = f" under {asked}" if asked else ""
         return CapacityFault(

@@ -13,7 +13,7 @@ from dnnc.lives import Lives, Scene, lives
 from dnnc.nests import Nested
 from dnnc.placement import Unplaced, grow, place
 from dnnc.search import Figures
-from dnnc.segments import Alone, Segment
+from dnnc.segments import Alone, Segment, staying
 from dnnc.steps import Step, Steps
 from dnnc.strip_regions import loaded_regions, loads, output_of, stored_regions, whole_regions
 from dnnc.weights import Grain, cycles
@@ -50,6 +50,11 @@ class Realized:
     segments: tuple[Segment, ...]
     lives: Lives
     stored: Mapping[int, int]
+
+    @cached_property
+    def staying(self) -> list[Mapping[int, int]]:
+        """See :func:`dnnc.segments.staying`."""
+        return staying(self.segments)
 
     @cached_property
     def kernels(self) -> tuple[Mapping[int, Kernels], ...]:
@@ -111,7 +116,22 @@ def realize(
         m: (1 << feature.lines) - 1 if feature.must_store else made.loaded.get(m, 0)
         for m, feature in enumerate(steps.maps)
     }
-    return Realized(steps, chip, tuple(segments), made, stored)
+    realized = Realized(steps, chip, tuple(segments), made, stored)
+    _trim(realized)
+    return realized
+
+
+def _trim(made: Realized) -> None:
+    """Takes back from tiles that only pass through what they do not need of the room that they were given."""
+    for kernels, scenes in zip(made.kernels, map(made.lives.of_segment, range(len(made.segments))), strict=True):
+        granules = {step: max(of.granules(tile) for tile in of.tiles) for step, of in kernels.items()}
+        for scene in scenes if kernels else ():
+            most = max(granules[step] for step in scene.steps)
+            for plot in scene.stage.values():
+                given = plot.words // plot.granule
+                if given > most:
+                    plot.words, plot.pixel, plot.atom = (n // given * most for n in (plot.words, plot.pixel, plot.atom))
+                    plot.chunks = ((0, plot.words, plot.chunks[0][2]),)
 
 
 def _tightest(made: Lives, failure: Unplaced) -> int:
@@ -182,7 +202,7 @@ class _Share:
             took += max(work, round((moved + kernels) * per_byte))
         used = {memory.name: 0 for memory in machine.memories}
         weights = machine.memory_of("weights")
-        used[weights.name] = weights.bytes
+        used[weights.name] = self.kernels.used * machine.word_bytes
         used[self.plan.chip.memory] = max(self.plan.used[at] for at, _ in self.scenes)
         return Figures(payload, bus, used, {}, took, computing)
 

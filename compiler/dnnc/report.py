@@ -254,7 +254,9 @@ def _minimal(plan: Plan, scope: Scope, best: Best) -> str:
         return "every layer under its own schedule"
     if best.bound == best.bytes:
         return "proven minimal"
-    return f"at most {100 * (best.bytes - best.bound) / best.bytes:.2g} % from the least ({megabytes(best.bound)} MB)"
+    gap = 100 * (best.bytes - best.bound) / best.bytes
+    digits = f"{gap:.2g}" if gap < 99 else f"{gap:.0f}"
+    return f"at most {digits} % from the least ({megabytes(best.bound)} MB)"
 
 
 def _fewest(proof: Proof) -> bool:

@@ -14,6 +14,7 @@ from dnnc.plan import Plan
 from dnnc.realize import Realized
 from dnnc.report import plural
 from dnnc.segments import Alone
+from dnnc.strips import kept
 from dnnc.summary import Group, groups
 from dnnc.traffic import MEMORY_ROLE
 from dnnc_runtime.machine import Memory
@@ -55,12 +56,13 @@ class Fullest:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A feature map of which rows never come from DRAM.
+    """A feature map of which rows never come from DRAM; or of which rows stay for another segment, though all do once.
 
     Attributes:
         rows, of: how many of how many.
         bytes: of these rows; ``most``: on chip at once, with copies that several units have.
-        first, last: the layer that computes it, and the last one that reads it.
+        first, last: the layer that computes it, or for which it is loaded, and the last one that reads it on chip.
+        loaded: whether it is loaded.
     """
 
     value: str
@@ -70,6 +72,7 @@ class Kept:
     most: int
     first: str
     last: str
+    loaded: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Stored:
         if self.free is None:
             return self.why
         room = f"{self.needed:,} B needed, {self.free:,} B free while {self.when} runs"
-        spare = "no plan that keeps more was found" if self.free >= self.needed and not self.why else ""
+        spare = "no better plan that keeps more was found" if self.free >= self.needed else ""
         return "; ".join(filter(None, (self.why, room, spare)))
 
 
@@ -225,21 +228,39 @@ class Residency:
 
     @cached_property
     def kept(self) -> tuple[Kept, ...]:
-        """Every map of which something stays on chip until its last reader."""
+        """Every map of which something stays on chip: until its last reader, or for layers that follow."""
         return tuple(self._kept())
 
     def _kept(self) -> Iterator[Kept]:
         steps, count = self.made.steps, len(self.made.lives.scenes)
         for m, made in enumerate(steps.maps):
             position, readers = self.position(m), steps.readers.get(m, ())
-            if position is None or not readers or self.stores_all(position):
-                continue
-            rows = (steps.wanted(m, 0) & ~self.made.lives.loaded.get(m, 0)).bit_count()
+            rows = 0
+            if position is not None and readers and not self.stores_all(position):
+                rows = (steps.wanted(m, 0) & ~self.made.lives.loaded.get(m, 0)).bit_count()
             if rows:
-                most = max(_over_time(self._of_map.get(m, ()), count)) * self._word
                 last = max(readers, key=self._turn.__getitem__)
-                names = (self.plan.layers[p].name for p in (position, last))
-                yield Kept(made.value, rows, made.lines, rows * made.words * self._word, most, *names)
+            else:
+                rows, position, last = self._beyond(m)
+            if rows and position is not None:
+                most = max(_over_time(self._of_map.get(m, ()), count)) * self._word
+                begin, end = self.plan.layers[position].name, self.plan.layers[last].name
+                loaded = m not in steps.computed(position)
+                yield Kept(made.value, rows, made.lines, rows * made.words * self._word, most, begin, end, loaded)
+
+    def _beyond(self, m: int) -> tuple[int, int, int]:
+        """Of a map that is loaded all the same the rows that stay for another segment at most; the position that first
+        computes or reads it and leaves it on chip, and the last that finds it there."""
+        made, units = self.made, self.made.chip.units
+        there = [number for number, held in enumerate(made.staying) if m in held]
+        if not there:
+            return 0, -1, -1
+        rows = max(kept(made.steps.maps[m].lines, units, made.staying[number][m]).bit_count() for number in there)
+        ends = made.segments[there[0] - 1], made.segments[there[-1]]
+        first, last = (
+            [p for p in segment.positions if m in (*made.steps.reads[p], *made.steps.computed(p))] for segment in ends
+        )
+        return rows, first[0], last[-1]
 
     @cached_property
     def stored(self) -> tuple[Stored, ...]:
@@ -367,7 +388,8 @@ class Residency:
         one = next(iter(kernels.values()))
         again = any(not tile.stays for of in kernels.values() if of.cut.each for tile in of.tiles)
         if memory.name == machine.memory_of("weights").name and again:
-            what = f"{plural(len(one.buffers), 'buffer')} for the other kernels"
+            others = "the other kernels" if any(of.pinned for of in kernels.values()) else "kernels"
+            what = f"{plural(len(one.buffers), 'buffer')} for {others}"
             holders.append(Holder(f"group {group.number}", what, len(one.buffers) * one.room * self._word))
         used = sum(holder.bytes for holder in holders)
         return Fullest(memory, f"group {group.number}", used, _largest_first(holders))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -59,6 +59,18 @@ class Strips(NamedTuple):
 
 
 Segment = Alone | Strips
+
+
+def staying(segments: Sequence[Segment]) -> list[Mapping[int, int]]:
+    """For every segment, and for the end, the lines of every unit's block, by map, that are on chip when it starts.
+
+    It is what the next segment says that has rows on chip: a layer from DRAM to DRAM leaves alone what is there.
+    """
+    out: list[Mapping[int, int]] = [{}]
+    for segment in reversed(segments):
+        plain = isinstance(segment, Alone) and segment.schedule is None
+        out.append(out[-1] if plain else dict(segment.entering))
+    return out[::-1]
 
 
 class Best(NamedTuple):

@@ -126,6 +126,10 @@ class Steps:
                 out.setdefault(m, []).append(position)
         return {m: tuple(found) for m, found in out.items()}
 
+    def computed(self, position: int) -> tuple[int, ...]:
+        """The maps that a position computes."""
+        return tuple(self.steps[number].map for number in self.at[position])
+
     def touched(self, position: int, m: int) -> int:
         """Lines of a map that a position reads: all, if its layer cannot be run by rows."""
         lines = (1 << self.maps[m].lines) - 1

@@ -45,6 +45,10 @@ class Run:
     events: list[Event] = field(default_factory=list[Event])
     whole: bool = True
 
+    def settles(self, room: int | None) -> bool:
+        """Whether there is nothing more to know with so much room; None: without any end to it."""
+        return self.whole or (room is not None and self.peak > room)
+
 
 def run(
     way: Walk,

@@ -114,7 +114,7 @@ def network_data(plan: Plan, made: Realized | None = None) -> Data | None:
     if made:
         for entry, group in zip(data["groups"], found, strict=True):
             entry["entering"] = _rows(made, group.strips.entering)
-            entry["leaving"] = _rows(made, group.strips.leaving)
+            entry["leaving"] = _rows(made, sorted(made.staying[group.segment + 1].items()))
             entry["by_tiles"] = [made.steps.maps[m].value for m in group.strips.handed]
             entry["loaded_again"] = [made.steps.maps[m].value for m in group.strips.spilled]
         size = made.chip.machine.memory(made.chip.memory).bytes

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
 from dnnc.chip import Chip
 from dnnc.cuts import Cuts
+from dnnc.documents import Damaged
 from dnnc.layer import HostLayer, Lowered
 from dnnc.nests import Nests
 from dnnc.network import Found, Search
 from dnnc.plan import LayerPlan, Plan
 from dnnc.price import Price
-from dnnc.realize import Misfit, Realized, realize
+from dnnc.realize import Realized, realize
+from dnnc.replay import check_network, moved_bytes
 from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Segment, Strips
 from dnnc.steps import Steps, steps_of
 from dnnc.strips import Group
+from dnnc_runtime.errors import DisagreementFault
 
 Timed = Callable[[Plan, Realized | None], float]
 """Cycles that a plan takes."""
@@ -67,11 +70,12 @@ class Together:
         and those that are cheapest if time has some price; the fastest is taken, or of those that are nearly as fast
         the one that moves fewest bytes.
         """
-        plans = [self.fewest(scope)]
+        first, made = self.fewest(scope)
         goal = self.plan.objective
-        if goal.goal == "traffic" or plans[0][1] is None:
-            return plans[0]
-        plans += [self.fewest(other) for other in SCOPES[: SCOPES.index(scope)]]
+        if goal.goal == "traffic" or made is None:
+            return first, made
+        plans = [(first, made)]
+        plans += [self._narrower(scope, other) for other in SCOPES[: SCOPES.index(scope)]]
         if self.interrupted:
             return plans[0]
         try:
@@ -87,7 +91,7 @@ class Together:
     def fewest(self, scope: Scope) -> tuple[Plan, Realized | None]:
         """The plan of a scope that moves the fewest bytes."""
         chip = Chip(self.plan.machine)
-        if scope == "layerwise" or chip.why:
+        if scope == "layerwise" or chip.why or not self.plan.layers:
             return self.plan, None
         try:
             found, made = self._placed(scope, chip, self._widening(scope, chip))
@@ -95,12 +99,40 @@ class Together:
             # What is proven so far is what every layer does by itself.
             self.interrupted = True
             return self.plan, None
-        best: dict[Scope, Best] = {}
-        for narrower in SCOPES[: SCOPES.index(scope) + 1]:
-            best[narrower] = Best(self._found[narrower].bytes, self._found[narrower].bound)
-        best[scope] = Best(found.bytes, best[scope].bound)
-        plan = with_network(self.plan, Network(scope, found.segments, best), made)
+        bound = self._found[scope].bound
+        plan = self.confirmed(Network(scope, found.segments, self._best(scope, Best(found.bytes, bound))), made)
         return self._plain(plan, made) or (plan, made)
+
+    def _best(self, scope: Scope, of_scope: Best) -> dict[Scope, Best]:
+        """What is known of a scope, and of every narrower one: each may do what those before it do."""
+        best = {scope: of_scope}
+        for narrower in SCOPES[: SCOPES.index(scope)]:
+            found = self._found[narrower]
+            best[narrower] = Best(found.bytes, min(found.bytes, max(found.bound, of_scope.bound)))
+        return {narrower: best[narrower] for narrower in SCOPES if narrower in best}
+
+    def confirmed(self, network: Network, made: Realized) -> Plan:
+        """The layers as they run together, gone through once more by other means than those of the search.
+
+        Raises:
+            DisagreementFault: they cannot run so, or move other bytes than was found.
+        """
+        plan = with_network(self.plan, network, made)
+        try:
+            check_network(plan, self.steps, made.chip, self.alone)
+        except Damaged as wrong:
+            raise DisagreementFault(
+                f"the plan of all layers: {wrong}; this is a defect of dnnc, please report it"
+            ) from None
+        return plan
+
+    def _narrower(self, scope: Scope, narrower: Scope) -> tuple[Plan, Realized]:
+        """The plan of a narrower scope that moves the fewest bytes, as one of a scope."""
+        chip = Chip(self.plan.machine)
+        by_itself = narrower == "layerwise"
+        found, made = self._by_itself(chip) if by_itself else self._placed(narrower, chip, self._found[narrower])
+        best = self._best(scope, Best(found.bytes, self._found[scope].bound))
+        return self.confirmed(Network(scope, found.segments, best), made), made
 
     def priced(self, scope: Scope, price: float) -> tuple[Plan, Realized] | None:
         """The plan of a scope that is cheapest if what its segments take longer has a price; None if it has no place.
@@ -118,19 +150,23 @@ class Together:
         if placed is None:
             return None
         found, made = placed
-        best: dict[Scope, Best] = {of: Best(known.bytes, known.bound) for of, known in self._found.items()}
-        plan = with_network(self.plan, Network(scope, found.segments, best), made)
-        best[scope] = Best(plan.totals.dram_bytes, best[scope].bound)
-        return replace(plan, network=Network(scope, found.segments, best)), made
+        moved = moved_bytes(found.segments, self.steps, chip, self.alone)
+        best = self._best(scope, Best(moved, self._found[scope].bound))
+        return self.confirmed(Network(scope, found.segments, best), made), made
 
     def _placed(self, scope: Scope, chip: Chip, found: Found) -> tuple[Found, Realized]:
         """The best plan that is found for which everything on chip finds a place, beginning with one that need not."""
         narrower = SCOPES[SCOPES.index(scope) - 1]
         placed = self._attempts(self._searches[scope], found, self._found[narrower].bytes)
-        if placed is not None:
-            return placed
-        if narrower != "layerwise":
-            return self._placed(narrower, chip, self._found[narrower])
+        if placed is None and narrower != "layerwise":
+            placed = self._placed(narrower, chip, self._found[narrower])
+        if placed is None:
+            placed = self._by_itself(chip)
+        self._found[scope] = replace(placed[0], bound=self._found[scope].bound)
+        return placed
+
+    def _by_itself(self, chip: Chip) -> tuple[Found, Realized]:
+        """Every layer by itself."""
         made = realize(self.steps, chip, self._layerwise.segments, self.alone)
         assert isinstance(made, Realized)
         return self._layerwise, made
@@ -139,7 +175,7 @@ class Together:
         """What a search found, or finds with less memory, at no more bytes than that; None if nothing has its place."""
         tight: dict[tuple[int, ...], int] = {}
         for attempt in range(ATTEMPTS):
-            found = replace(found, segments=tuple(map(self.nests.settled, found.segments)))
+            found = replace(found, segments=_used(tuple(map(self.nests.settled, found.segments)), self.steps))
             made = realize(self.steps, search.chip, found.segments, self.alone)
             if isinstance(made, Realized):
                 return found, made
@@ -185,19 +221,27 @@ class Together:
             if isinstance(segment, Strips) and len(segment.positions) == 1:
                 (position,) = segment.positions
                 layer = plan.layers[position]
-                outputs = {steps.steps[number].map for number in steps.at[position]}
-                if isinstance(layer, LayerPlan) and not outputs & used and _no_less(layer):
-                    useless |= outputs
+                outputs = {*steps.computed(position)}
+                # What it computes, and what it loads and leaves to others.
+                made_here = (outputs | {m for m, _ in segment.leaving}) - {m for m, _ in segment.entering}
+                if isinstance(layer, LayerPlan) and not made_here & used and _no_less(layer):
+                    useless |= made_here
                     segments.append(Alone(position))
                     continue
             segments.append(segment)
         if not useless:
             return None
-        found = realize(steps, made.chip, tuple(_without(segment, useless) for segment in segments), self.alone)
-        if isinstance(found, Misfit):
+        without = tuple(_without(segment, useless) for segment in segments)
+        try:
+            moved = moved_bytes(without, steps, made.chip, self.alone)
+        except Damaged:
+            # By itself the layer may need more memory than there is beside what stays.
             return None
-        other = with_network(self.plan, Network(network.scope, found.segments, network.best), found)
-        return (other, found) if other.totals.dram_bytes <= plan.totals.dram_bytes else None
+        found = realize(steps, made.chip, without, self.alone) if moved <= network.bytes else None
+        if not isinstance(found, Realized):
+            return None
+        best: dict[Scope, Best] = {**network.best, network.scope: Best(moved, network.bound)}
+        return self.confirmed(Network(network.scope, without, best), found), found
 
     def _search(self, chip: Chip, scope: Scope, known: Found | None, hurry: int) -> Found:
         limit = self._limit(hurry)
@@ -236,6 +280,26 @@ def _without(segment: Segment, maps: Collection[int]) -> Segment:
         tuple((m, each) for m, each in held if m not in maps) for held in (segment.entering, segment.leaving)
     )
     return segment._replace(entering=entering, leaving=leaving)
+
+
+def _used(segments: Sequence[Segment], steps: Steps) -> tuple[Segment, ...]:
+    """The same segments, beside which nothing stays on chip that no segment behind them uses.
+
+    What a segment computes itself may stay to its end all the same: whole rows go to DRAM in longer bursts than tiles.
+    """
+    wanted: dict[int, int] = {}
+    out: list[Segment] = []
+    for segment in reversed(segments):
+        if isinstance(segment, Strips) or segment.schedule is not None:
+            own = {m for position in segment.positions for m in (*steps.reads[position], *steps.computed(position))}
+            entering, leaving = (
+                tuple((m, had if m in own else wanted[m]) for m, had in held if m in own or m in wanted)
+                for held in (segment.entering, segment.leaving)
+            )
+            segment = segment._replace(entering=entering, leaving=leaving)
+            wanted = dict(entering)
+        out.append(segment)
+    return tuple(reversed(out))
 
 
 def alone_of(plan: Plan) -> list[tuple[int, int]]:

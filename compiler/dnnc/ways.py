@@ -83,6 +83,8 @@ Kind = tuple[int, int]
 """Why a map is on chip (ENTERING, LEAVING or PASSING), and which it is."""
 
 _Order = tuple[Kind, ...]
+_Lines = tuple[tuple[int, int], ...]
+"""Lines of every unit's block, by map."""
 
 ENTERING, LEAVING, PASSING = range(3)
 
@@ -97,11 +99,11 @@ class _Choice(NamedTuple):
     def with_rows(self, kind: Kind, each: int) -> _Choice:
         """With so many lines of one map, and no more of it at the end than at the start."""
         why, m = kind
-        changed = [{**part} for part in self]
-        changed[why][m] = each
-        if why == ENTERING and m in changed[LEAVING]:
-            changed[LEAVING][m] = min(each, changed[LEAVING][m])
-        return _Choice(*({k: v for k, v in part.items() if v} for part in changed))
+        changed = [*self]
+        changed[why] = _with_lines(self[why], m, each)
+        if why == ENTERING and m in self.leaving:
+            changed[LEAVING] = _with_lines(self.leaving, m, min(each, self.leaving[m]))
+        return _Choice(*changed)
 
 
 @dataclass
@@ -237,12 +239,25 @@ class Ways:
         With ``missing``, also what is missing behind it for that reason.
         """
         moved, excess = self._everything_at(level)
-        for kind in order:
-            there = self._there(kind)
-            gone = min(excess, there * self._size(kind))
-            moved += gone * self._cost(kind, missing) // self._size(kind)
+        for there, size, cost in self._losses(order, missing):
+            if excess <= 0:
+                break
+            gone = min(excess, there)
+            moved += gone * cost // size
             excess -= gone
         return moved
+
+    def _losses(self, order: _Order, missing: bool) -> tuple[tuple[int, int, int], ...]:
+        """Of everything that may go its bytes, those of a line, and those that a line costs at least."""
+        key = order, missing
+        if key not in self._lost:
+            sizes = ((kind, self._size(kind)) for kind in order)
+            self._lost[key] = tuple((self._there(kind) * size, size, self._cost(kind, missing)) for kind, size in sizes)
+        return self._lost[key]
+
+    @cached_property
+    def _lost(self) -> dict[tuple[_Order, bool], tuple[tuple[int, int, int], ...]]:
+        return {}
 
     def _everything_at(self, level: int) -> tuple[int, int]:
         """Bytes moved with everything on chip, and those that are too much at the fullest moment."""
@@ -290,22 +305,33 @@ class Ways:
 
     def _room(self, choice: _Choice) -> int:
         """Bytes of a unit's memory that are left to the group."""
-        return self.block.room - sum(self._others(choice))
+        key = tuple(choice.passing.items())
+        if key not in self._rooms:
+            units, passing = self.block.group.units, self.before.passing
+            self._rooms[key] = self.block.room - sum(passing[i].bytes(units, each) for i, each in key)
+        return self._rooms[key]
 
-    def _others(self, choice: _Choice) -> Iterator[int]:
-        units = self.block.group.units
-        return (self.before.passing[i].bytes(units, each) for i, each in choice.passing.items())
+    @cached_property
+    def _rooms(self) -> dict[_Lines, int]:
+        return {}
 
     def _fits(self, level: int, choice: _Choice) -> bool:
         room = self._room(choice)
         return room > 0 and self._run(level, choice, room).peak <= room
 
     def _run(self, level: int, choice: _Choice, room: int | None) -> Run:
-        block = self.block
-        used = self._used
-        entering = tuple(sorted((m, block.mask(m, each) & used[m]) for m, each in choice.entering.items()))
-        leaving = ((m, block.mask(m, each) & block.wanted[m][0]) for m, each in choice.leaving.items())
-        return self.cuts.run(level, entering, tuple(sorted(leaving)), room)
+        key = level, tuple(choice.entering.items()), tuple(choice.leaving.items())
+        found = self._runs.get(key)
+        if found is None or not found.settles(room):
+            block, used = self.block, self._used
+            entering = tuple(sorted((m, block.mask(m, each) & used[m]) for m, each in choice.entering.items()))
+            leaving = ((m, block.mask(m, each) & block.wanted[m][0]) for m, each in choice.leaving.items())
+            found = self._runs[key] = self.cuts.run(level, entering, tuple(sorted(leaving)), room)
+        return found
+
+    @cached_property
+    def _runs(self) -> dict[tuple[int, _Lines, _Lines], Run]:
+        return {}
 
     @cached_property
     def _used(self) -> dict[int, int]:
@@ -403,6 +429,14 @@ class Ways:
             tuple(choice.passing.get(i, 0) for i in range(len(self.before.passing))),
             tuple(sorted((m, *held) for m, held in after.items() if block.wanted[m][0])),
         )
+
+
+def _with_lines(lines: Mapping[int, int], m: int, each: int) -> Mapping[int, int]:
+    """Lines by map, with so many of one."""
+    changed = {**lines, m: each}
+    if not each:
+        del changed[m]
+    return changed
 
 
 def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
