@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import dnnc
+from dnnc import constraints
 from dnnc.axis import uniform_cut
 from dnnc.emit import emit
 from dnnc.layer import HostLayer, Layer, Operand, Shape
@@ -21,6 +23,7 @@ from dnnc_runtime.errors import DisagreementFault
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Kernel, Load, Placement, Pool, Program, Role, Tensor, Window
 from dnnc_runtime.tensor import View
+from graphs import Builder
 from one_layer import extents, feeds, located, lowered, program, strided
 from strategies import Case, cases, fitted, sharing_cases
 
@@ -39,6 +42,17 @@ def both(case: Case, fixed: bool, seed: int) -> tuple[Result, Result]:
 def test_fixed_point_is_the_untiled_one_bit_for_bit(case: Case, seed: int) -> None:
     tiled, untiled = both(case, True, seed)
     np.testing.assert_array_equal(tiled.outputs["output"], untiled.outputs["output"])
+
+
+@pytest.mark.parametrize("dim", ["y", "x"])
+def test_tiles_that_read_the_same_input_at_other_taps(dim: str) -> None:
+    """A window of 3x3 reaches over all of a map of 2x2, so that every row and column of the output reads all of it."""
+    made = Builder(1, 4, 2, 0)
+    model = made.model(made.conv(made.input, 4, 3, relu=False))
+    rules = constraints.loads(f"[all]\ntiles = {{ {dim} = 2 }}\ncuts = 'uniform'\n", "tiles")
+    compiled = dnnc.compile(model, "two-buffer", constraints=rules, plan="layerwise")
+    image = np.random.default_rng(0).standard_normal((1, 4, 2, 2))
+    assert [dnnc.verify(compiled, {"x": image}, system).agree for system in ("float32", "fixed")] == [True, True]
 
 
 @settings(max_examples=70)

@@ -234,7 +234,8 @@ class Arithmetic:
             ]
             return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
 
-        left = self._chip.prepared(sources, gather)
+        # Where windows reach over all rows or columns, tiles that differ in these have the same input, at other taps.
+        left = self._chip.prepared(sources, gather, [share.part.region[:3] for share in shares])
         right = self._chip.prepared(weights[:1], lambda: kernels.weigh(numbers, self._chip.read(weights[0])))
         operands: dict[Role, Words] = {}
         for accesses in rest:

@@ -23,17 +23,17 @@ class Memo(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[_Key, tuple[Sequence[Access], Taken, T]]] = {}
+        self._kept: dict[str, dict[_Key, tuple[Sequence[Access], Taken, T, object]]] = {}
 
-    def get(self, memory: str, accesses: Sequence[Access]) -> T | None:
-        """What equal accesses, all of one role, found, if that still holds."""
+    def get(self, memory: str, accesses: Sequence[Access], of: object = None) -> T | None:
+        """What equal accesses, all of one role, found, if that still holds, and they were made for the same."""
         kept = self._kept.get(memory)
         found = kept.get(_key(accesses)) if kept else None
-        return found[2] if found and found[0] == accesses else None
+        return found[2] if found and found[0] == accesses and found[3] == of else None
 
-    def put(self, memory: str, accesses: Sequence[Access], words: Taken, found: T) -> None:
-        """Remember what accesses found."""
-        self._kept.setdefault(memory, {})[_key(accesses)] = accesses, words, found
+    def put(self, memory: str, accesses: Sequence[Access], words: Taken, found: T, of: object = None) -> None:
+        """Remember what accesses found, if it matters with what they were made for."""
+        self._kept.setdefault(memory, {})[_key(accesses)] = accesses, words, found, of
 
     def keeps(self, memory: str) -> bool:
         """Whether anything in a memory is remembered."""
@@ -43,7 +43,7 @@ class Memo(Generic[T]):
         """Words of a memory are written."""
         kept = self._kept.get(memory)
         if kept:
-            for key in [key for key, (_, held, _) in kept.items() if held.meets(words)]:
+            for key in [key for key, (_, held, *_) in kept.items() if held.meets(words)]:
                 del kept[key]
 
 

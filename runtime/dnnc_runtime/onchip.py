@@ -104,14 +104,18 @@ class OnChip:
         )
         return all(bool((some[1:] == some[:1]).all()) for some in found)
 
-    def prepared(self, accesses: Sequence[Access], make: Callable[[], Words]) -> Words:
-        """What ``make`` makes of accesses, all of one role, remembered for as long as nobody overwrites their words."""
+    def prepared(self, accesses: Sequence[Access], make: Callable[[], Words], of: object = None) -> Words:
+        """What ``make`` makes of accesses, all of one role, remembered for as long as nobody overwrites their words.
+
+        Args:
+            of: what else it makes it of.
+        """
         bank = self._frame.homes[accesses[0][0]]
-        found = self._prepared.get(bank.name, accesses)
+        found = self._prepared.get(bank.name, accesses, of)
         if found is None:
             found = make()
             words = [self._layout(*access).taken() for access in accesses]
-            self._prepared.put(bank.name, accesses, words[0] if len(words) == 1 else together(words), found)
+            self._prepared.put(bank.name, accesses, words[0] if len(words) == 1 else together(words), found, of)
         return found
 
     def read(self, access: Access) -> Words:
