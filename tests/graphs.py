@@ -1,6 +1,9 @@
-"""Random small networks: chains, diamonds, residual and dense blocks, concatenations, pools, in one or two images."""
+"""Random small networks: chains, diamonds, residual and dense blocks, concatenations, pools, shared kernels, in one or
+two images."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -28,18 +31,25 @@ class Builder:
         self.constants.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
+    def kernels(self, planes: int, channels: int, kernel: int) -> tuple[str, str]:
+        """Random kernels and biases, for one convolution or more."""
+        return self.constant(planes, channels, kernel, kernel), self.constant(planes)
+
     def node(self, operator: str, inputs: list[str], **attributes: object) -> str:
         """A node with one output."""
         name = f"{operator.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))  # type: ignore[arg-type]
         return name
 
-    def conv(self, x: Value, planes: int, kernel: int, stride: int = 1, group: int = 1, relu: bool = True) -> Value:
-        """A convolution with padding that keeps the size at stride 1."""
+    def conv(
+        self, x: Value, planes: int, kernel: int, stride: int = 1, group: int = 1, relu: bool = True,
+        constants: tuple[str, str] | None = None,
+    ) -> Value:  # fmt: skip
+        """A convolution with padding that keeps the size at stride 1, with constants of its own unless given."""
         name, channels, size = x
-        weights = self.constant(planes, channels // group, kernel, kernel)
+        weights, biases = constants or self.kernels(planes, channels // group, kernel)
         out = self.node(
-            "Conv", [name, weights, self.constant(planes)], kernel_shape=[kernel, kernel], strides=[stride, stride],
+            "Conv", [name, weights, biases], kernel_shape=[kernel, kernel], strides=[stride, stride],
             pads=[kernel // 2] * 4, group=group,
         )  # fmt: skip
         out = self.node("Relu", [out]) if relu else out
@@ -79,39 +89,61 @@ class Builder:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-KINDS = ("chain", "strided", "diamond", "residual", "shortcut", "dense", "pool", "depthwise", "out")
+Grow = Callable[[st.DrawFn, Builder, Value, int, int], Value]
+"""What some operators, of so many planes and so large kernels, make of a value."""
+
+
+def _diamond(draw: st.DrawFn, made: Builder, x: Value, planes: int, kernel: int) -> Value:
+    return made.concat(made.conv(x, planes, kernel), made.conv(x, draw(st.integers(1, 4)), 3))
+
+
+def _residual(_: st.DrawFn, made: Builder, x: Value, planes: int, kernel: int) -> Value:
+    return made.add(made.conv(made.conv(x, planes, kernel), x[1], 3, relu=False), x)
+
+
+def _shortcut(draw: st.DrawFn, made: Builder, x: Value, planes: int, _: int) -> Value:
+    stride = draw(st.sampled_from([1, 2]))
+    inside = made.conv(made.conv(x, planes, 3, stride), 2 * planes, 1, relu=False)
+    return made.add(inside, made.conv(x, 2 * planes, 1, stride, relu=False))
+
+
+def _shared(_: st.DrawFn, made: Builder, x: Value, __: int, kernel: int) -> Value:
+    same = made.kernels(x[1], x[1], kernel)
+    return made.conv(made.conv(x, x[1], kernel, constants=same), x[1], kernel, constants=same)
+
+
+def _twins(_: st.DrawFn, made: Builder, x: Value, planes: int, kernel: int) -> Value:
+    same = made.kernels(planes, x[1], kernel)
+    return made.concat(*(made.conv(x, planes, kernel, constants=same) for _ in range(2)))
+
+
+KINDS: dict[str, Grow] = {
+    "chain": lambda _, made, x, planes, kernel: made.conv(x, planes, kernel),
+    "strided": lambda _, made, x, planes, kernel: made.conv(x, planes, kernel, stride=2),
+    "diamond": _diamond,
+    "residual": _residual,
+    "shortcut": _shortcut,
+    "dense": lambda _, made, x, planes, __: made.concat(x, made.conv(made.norm(x), planes, 3)),
+    "pool": lambda draw, made, x, _, __: made.pool(x, draw(st.sampled_from(["MaxPool", "AveragePool"]))),
+    "depthwise": lambda _, made, x, __, ___: made.conv(x, x[1], 3, group=x[1]),
+    "shared": _shared,
+    "twins": _twins,
+}
 
 
 @st.composite
 def networks(draw: st.DrawFn, most: int = 7, largest: int = 9) -> onnx.ModelProto:
-    """A network of about ``most`` operators on at most as many rows as ``largest``."""
+    """A network of about ``most`` operators on at most as many rows as ``largest``; perhaps with a second output."""
     size, channels = draw(st.integers(3, largest)), draw(st.integers(1, 5))
     made = Builder(draw(st.sampled_from([1, 1, 1, 2])), channels, size, draw(st.integers(0, 99)))
     x = made.conv(made.input, draw(st.integers(1, 6)), draw(st.sampled_from([1, 3])))
     extra: Value | None = None
     while len(made.nodes) < most:
-        kind = draw(st.sampled_from(KINDS))
+        kind = draw(st.sampled_from([*KINDS, "out"]))
         planes, kernel = draw(st.integers(1, 6)), draw(st.sampled_from([1, 3]))
-        if kind == "chain":
-            x = made.conv(x, planes, kernel)
-        elif kind == "strided":
-            x = made.conv(x, planes, kernel, stride=2)
-        elif kind == "diamond":
-            x = made.concat(made.conv(x, planes, kernel), made.conv(x, draw(st.integers(1, 4)), 3))
-        elif kind == "residual":
-            inside = made.conv(x, planes, kernel)
-            x = made.add(made.conv(inside, x[1], 3, relu=False), x)
-        elif kind == "shortcut":
-            stride = draw(st.sampled_from([1, 2]))
-            inside = made.conv(made.conv(x, planes, 3, stride), 2 * planes, 1, relu=False)
-            x = made.add(inside, made.conv(x, 2 * planes, 1, stride, relu=False))
-        elif kind == "dense":
-            x = made.concat(x, made.conv(made.norm(x), planes, 3))
-        elif kind == "pool":
-            x = made.pool(x, draw(st.sampled_from(["MaxPool", "AveragePool"])))
-        elif kind == "depthwise":
-            x = made.conv(x, x[1], 3, group=x[1])
-        else:
+        if kind == "out":
             extra = x
+        else:
+            x = KINDS[kind](draw, made, x, planes, kernel)
     x = made.conv(x, draw(st.integers(1, 4)), 1)
     return made.model(*([x] if extra is None or extra[0] == x[0] else [extra, x]))

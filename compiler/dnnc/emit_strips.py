@@ -187,8 +187,8 @@ class StripEmitter:
 
     def _begin(self, scene: Scene, work: Work) -> Iterator[Instruction]:
         """Parameters, and rows that a step reads."""
-        if work.number not in self._begun:
-            self._begun.add(work.number)
+        if work.kernels.place not in self._begun:
+            self._begun.add(work.kernels.place)
             yield from work.kernels.load_parameters()
         yield from self._fetch(scene, work.step)
 
@@ -197,11 +197,11 @@ class StripEmitter:
         kernels, shape = work.kernels, work.step.layer.shape
         for c in kernels.channels() if shape.kind == "array" else ((0, shape.c),):
             base = tile.base
-            if shape.kind == "array" and (work.number, tile.base) not in self._there:
+            if shape.kind == "array" and (kernels.place, tile.base) not in self._there:
                 load, base = kernels.load(tile, c, self._turn)
                 yield load
                 if tile.stays:
-                    self._there.add((work.number, tile.base))
+                    self._there.add((kernels.place, tile.base))
                 self._turn += not tile.stays
             ends = c[0] == 0, c[0] + c[1] == shape.c
             parts = tuple(self._part(scene, work, tile, c, base, unit, of, ends) for unit, of in work.places)

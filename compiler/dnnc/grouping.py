@@ -41,6 +41,15 @@ class Grouping:
     holding: Holding
 
     @cached_property
+    def kernels(self) -> tuple[tuple[int, int], ...]:
+        """For every step the bytes of kernels and parameters for its first section, and for every further one."""
+        holding, out = self.holding, list[tuple[int, int]]()
+        for step, (cut, first, pinned) in enumerate(zip(self.grains, holding.first, holding.pinned, strict=True)):
+            again = cut.whole - pinned * cut.each
+            out.append((cut.once + cut.whole if first == step else again, again))
+        return tuple(out)
+
+    @cached_property
     def local(self) -> dict[int, int]:
         """The group's number of every map, of a piece of it if it is cut."""
         return {m: i for i, m in enumerate(self.maps)}
@@ -113,7 +122,9 @@ def grouped(
         return None
     cuts = [grain(step.layer.shape, chip) for step in members]
     grains = tuple(cut for cut in cuts if cut is not None)
-    holding = hold(grains, chip.machine) if len(grains) == len(cuts) else None
+    if len(grains) < len(cuts):
+        return None
+    holding = hold(grains, tuple(_first_alike(members, grains, handed)), chip.machine)
     if holding is None:
         return None
     local: dict[int, int] = {}
@@ -138,6 +149,18 @@ def grouped(
     )
     made = Grouping(positions, steps, numbers, group, maps, later, grains, holding)
     return made.in_blocks(columns) if len(columns) > 1 else made
+
+
+def _first_alike(members: Sequence[Step], grains: Sequence[Grain], handed: Collection[int]) -> Iterator[int]:
+    """For every step the first one with the same kernels and parameters, cut alike.
+
+    Steps that go on by turns are cut as each other, and share nothing.
+    """
+    seen: dict[object, int] = {}
+    for number, (step, cut) in enumerate(zip(members, grains, strict=True)):
+        by_turns = step.map in handed or any(m in handed for read in step.reads for m in read.maps)
+        alike = (step.constants, step.layer.shape.packed, cut) if step.constants and not by_turns else number
+        yield seen.setdefault(alike, number)
 
 
 def group_of(steps: Steps, chip: Chip, segment: Strips) -> Grouping:

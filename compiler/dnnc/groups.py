@@ -142,14 +142,10 @@ class Groups:
         demand, steps = self.demand, self.demand.steps
         maps, group = grouping.maps, grouping.group
         word = demand.chip.machine.word_bytes
-        kernels = (
-            (cut.once + cut.whole, cut.whole - pinned * cut.each)
-            for cut, pinned in zip(grouping.grains, grouping.holding.pinned, strict=True)
-        )
         inputs = {grouping.local[m] for m in grouping.entering}
         return Block(
             group,
-            tuple(kernels),
+            grouping.kernels,
             demand.chip.bytes - grouping.holding.maps - self.tight.get(grouping.positions, 0),
             tuple(grouping.line_bytes(m, word) if i in inputs else 0 for i, m in enumerate(maps)),
             tuple((demand.wanted(m, stop), demand.until(m, stop)) for m in maps),

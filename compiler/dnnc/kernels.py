@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -13,12 +13,10 @@ from dnnc.layer import Layer
 from dnnc.lives import Scene
 from dnnc.places import Dealt, Range, Unit, interval
 from dnnc.steps import Steps
-from dnnc.weights import Grain
+from dnnc.weights import PARAMETERS, Grain
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.program import Load, Role
 from dnnc_runtime.tensor import Piece, Region, span
-
-PARAMETERS: tuple[Role, ...] = ("bias", "scale", "slope")
 
 
 class Tile(NamedTuple):
@@ -47,6 +45,7 @@ class Kernels:
         first: word at which what stays begins; ``parameters``: the same for parameters.
         buffers: words at which each buffer for what is loaded again begins; ``room``: words of one.
         stays: words, from the first, of all that the group keeps.
+        place: the number of the step at whose place they are: the first with the same ones in the group.
         beside: of a step whose tiles are handed over one by one, or handed to it: the other's kernels; they are cut
             into the same tiles.
     """
@@ -61,6 +60,7 @@ class Kernels:
     buffers: tuple[int, ...]
     room: int
     stays: int
+    place: int
     beside: tuple[Kernels, ...] = ()
     _known: dict[tuple[object, ...], tuple[Piece, ...]] = field(
         default_factory=dict[tuple[object, ...], "tuple[Piece, ...]"], compare=False, repr=False
@@ -256,21 +256,24 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
     weights, parameters = machine.memory_of("weights"), machine.memory_of("parameters")
     shared = weights.name == machine.memory_of("output").name
     top = {weights.name: 0, parameters.name: 0}
-    bases: list[int] = []
-    for cut in grouping.grains:
-        bases.append(top[parameters.name])
-        top[parameters.name] += cut.parameters // word
+    holding, bases = grouping.holding, list[int]()
+    places = {number: grouping.numbers[first] for number, first in zip(grouping.numbers, holding.first, strict=True)}
+    for step, (cut, first) in enumerate(zip(grouping.grains, holding.first, strict=True)):
+        own = first == step
+        bases.append(top[parameters.name] if own else bases[first])
+        top[parameters.name] += cut.parameters // word if own else 0
     # What is used once needs no place to stay: its room goes to the buffers.
-    turns = Counter(step for scene in scenes for step in scene.steps)
+    turns = Counter(places[step] for scene in scenes for step in scene.steps)
     once = not shared and all(count == 1 for count in turns.values())
-    pinned = tuple(0 if once else planes for planes in grouping.holding.pinned)
+    pinned = tuple(0 if once else planes for planes in holding.pinned)
     firsts: list[int] = []
-    for cut, planes in zip(grouping.grains, pinned, strict=True):
-        firsts.append(top[weights.name])
-        top[weights.name] += -(-planes // cut.planes) * cut.bytes // word
+    for step, (cut, first, planes) in enumerate(zip(grouping.grains, holding.first, pinned, strict=True)):
+        own = first == step
+        firsts.append(top[weights.name] if own else firsts[first])
+        top[weights.name] += -(-planes // cut.planes) * cut.bytes // word if own else 0
     stays = top[weights.name]
-    words = (grouping.holding.maps if shared else weights.bytes) // word
-    most = _most(grouping, scenes)
+    words = (holding.maps if shared else weights.bytes) // word
+    most = _most(grouping, scenes, places)
     streams = [
         (number, cut, -(-min(most[number], cut.total - stay) // cut.planes) * cut.tile // word)
         for number, cut, stay in zip(grouping.numbers, grouping.grains, pinned, strict=True)
@@ -278,13 +281,18 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
     ]
     largest = max((cut.tile for _, cut, _ in streams), default=0) // word
     # Nothing is on its way beside the only tile that there is.
-    lone = [turns[number] == 1 and cut.tile == cut.bytes and most[number] >= cut.total for number, cut, _ in streams]
-    whole = lone == [True] and streams[0][2] <= words - stays
-    count = (2 if 2 * largest <= words - stays and not whole else 1) if once else grouping.holding.buffers
+    whole = len(streams) == 1 and all(
+        turns[places[number]] == 1 and cut.tile == cut.bytes and most[number] >= cut.total and tile <= words - stays
+        for number, cut, tile in streams
+    )
+    count = (2 if 2 * largest <= words - stays and not whole else 1) if once else holding.buffers
     room = min((words - stays) // count, max((tile for _, _, tile in streams), default=0))
     buffers = tuple(stays + i * room for i in range(count))
     made = {
-        number: Kernels(steps.steps[number].layer, cut, machine, most[number], stay, first, base, buffers, room, stays)
+        number: Kernels(
+            *(steps.steps[number].layer, cut, machine, most[number], stay, first, base, buffers, room, stays),
+            place=places[number],
+        )
         for number, cut, stay, first, base in zip(grouping.numbers, grouping.grains, pinned, firsts, bases, strict=True)
     }
     for one, two in {scene.steps for scene in scenes if scene.ahead is not None}:
@@ -292,15 +300,15 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
     return made
 
 
-def _most(grouping: Grouping, scenes: Sequence[Scene]) -> dict[int, int]:
-    """Planes (or groups) of a tile for which there is room in every section of a step."""
+def _most(grouping: Grouping, scenes: Sequence[Scene], places: Mapping[int, int]) -> dict[int, int]:
+    """Planes (or groups) of a tile for which there is room in every section of a step, and of those at its place."""
     cuts = dict(zip(grouping.numbers, grouping.grains, strict=True))
     out = {number: cut.total for number, cut in cuts.items()}
     for scene in scenes:
         for plot in [*scene.stage.values(), *scene.sums.values()]:
             for step in scene.steps:
                 out[step] = min(out[step], plot.words // plot.granule * cuts[step].planes)
-    return out
+    return {number: min(out[other] for other in out if places[other] == places[number]) for number in out}
 
 
 def _numbered(boxes: list[tuple[Range, Range]]) -> Iterator[tuple[int, tuple[Range, Range]]]:

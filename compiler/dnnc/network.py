@@ -36,7 +36,7 @@ from dnnc.singles import Single, Singles
 from dnnc.steps import Steps
 from dnnc.strips import Group
 from dnnc.ways import Before, Passing, Way, Ways
-from dnnc.weights import weights_bytes
+from dnnc.weights import constant_bytes
 
 FEW = (2, 8)
 """Labels gone into in every moment for a plan that is good most often, the first if there is little time."""
@@ -278,21 +278,31 @@ class Search:
     def _least_kernels(self, moment: int, least: Sequence[int]) -> int:
         """The same by what is known without any work: kernels, parameters, and what has to be in DRAM in any case."""
         groups = self.orders.groups(moment, LONGEST)
-        return min(sum(self._kernels[position] for position in positions) + least[stop] for positions, stop in groups)
+        return min(self._moved(positions) + least[stop] for positions, stop in groups)
+
+    def _moved(self, positions: Sequence[int]) -> int:
+        """What every plan moves of some layers: of kernels and parameters that they share once."""
+        constants: dict[int, int] = {}
+        for position in positions:
+            constants |= self._constants[position]
+        return sum(constants.values()) + sum(self._demanded[position] for position in positions)
 
     @cached_property
-    def _kernels(self) -> tuple[int, ...]:
-        """For every position what every plan moves of its layer; nothing where that cannot be run by rows."""
-        word = self.chip.machine.word_bytes
-        out: list[int] = []
-        for numbers in self.steps.at:
-            total = 0
-            for step in (self.steps.steps[number] for number in numbers):
-                shape = step.layer.shape
-                total += weights_bytes(shape, self.chip.machine) + shape.parameters * shape.g * shape.k * word
-                total += self.demand.demanded(step.map)
-            out.append(total)
-        return tuple(out)
+    def _constants(self) -> tuple[dict[int, int], ...]:
+        """For every position the bytes of its kernels and parameters, the same ones under the same number."""
+        seen: dict[object, int] = {}
+        return tuple(
+            {
+                seen.setdefault(step.constants, len(seen)): constant_bytes(step.layer.shape, self.chip.machine)
+                for step in (self.steps.steps[number] for number in numbers)
+            }
+            for numbers in self.steps.at
+        )
+
+    @cached_property
+    def _demanded(self) -> tuple[int, ...]:
+        """For every position the bytes of what it computes that has to be in DRAM in any case."""
+        return tuple(sum(map(self.demand.demanded, self.steps.computed(p))) for p in range(len(self.steps.at)))
 
     # -- dominance --------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from dnnc.replay import moved_bytes
 from dnnc.schedule_records import ScheduleRecord, record, restore
 from dnnc.segments import SCOPES, Alone, Best, Network, Scope, Segment, Strips
 from dnnc.steps import Steps
-from dnnc.weights import weights_bytes
+from dnnc.weights import constant_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,7 @@ def _floor(steps: Steps, chip: Chip) -> int:
     """Bytes that every plan loads: kernels and parameters, where all layers can run by rows."""
     if any(step.why for step in steps.steps):
         return 0
-    shapes = (step.layer.shape for step in steps.steps)
-    word = chip.machine.word_bytes
-    return sum(weights_bytes(shape, chip.machine) + shape.parameters * shape.g * shape.k * word for shape in shapes)
+    return sum({step.constants: constant_bytes(step.layer.shape, chip.machine) for step in steps.steps}.values())
 
 
 def _executed(positions: tuple[int, ...], steps: Steps, done: int) -> int:

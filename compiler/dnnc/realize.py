@@ -8,7 +8,7 @@ from functools import cached_property
 
 from dnnc.chip import Chip
 from dnnc.grouping import Grouping
-from dnnc.kernels import PARAMETERS, Kernels, lay_out
+from dnnc.kernels import Kernels, lay_out
 from dnnc.lives import Lives, Scene, lives
 from dnnc.nests import Nested
 from dnnc.placement import Unplaced, grow, place
@@ -16,7 +16,7 @@ from dnnc.search import Figures
 from dnnc.segments import Alone, Segment, staying
 from dnnc.steps import Step, Steps
 from dnnc.strip_regions import loaded_regions, loads, output_of, stored_regions, whole_regions
-from dnnc.weights import Grain, cycles
+from dnnc.weights import PARAMETERS, Grain, cycles
 from dnnc_runtime.tensor import bursts, elements
 
 Moved = dict[str, tuple[int, int]]
@@ -167,13 +167,18 @@ def _nest_figures(plan: Realized, segment: int, nest: Nested) -> Figures:
 
 def _shares(plan: Realized, segment: int, grouping: Grouping) -> Iterator[tuple[int, Figures]]:
     """(position, figures) of every step of a group."""
-    first = plan.lives.begins(segment)
+    first, loads = plan.lives.begins(segment), dict[int, int]()
+    # Of steps with the same kernels the one that runs first loads them.
+    for scene in plan.lives.of_segment(segment):
+        for number in scene.steps:
+            loads.setdefault(plan.kernels[segment][number].place, number)
     for number, cut, pinned in zip(grouping.numbers, grouping.grains, grouping.holding.pinned, strict=True):
         scenes = [
             (at, scene) for at, scene in enumerate(plan.lives.of_segment(segment), first) if number in scene.steps
         ]
         kernels = plan.kernels[segment][number]
-        share = _Share(plan, grouping, plan.steps.steps[number], kernels, scenes)
+        mine = loads[kernels.place] == number
+        share = _Share(plan, grouping, plan.steps.steps[number], kernels, scenes, mine)
         yield share.step.position, share.figures(cut, pinned)
 
 
@@ -186,6 +191,7 @@ class _Share:
     step: Step
     kernels: Kernels
     scenes: Sequence[tuple[int, Scene]]
+    loads: bool
 
     def figures(self, cut: Grain, pinned: int) -> Figures:
         """All of it."""
@@ -210,9 +216,9 @@ class _Share:
         """Bytes of kernels and parameters: what stays once, the rest in every section."""
         out: Moved = {}
         if cut.each:
-            again = cut.whole - pinned * cut.each
-            out["weights"] = cut.whole + (len(self.scenes) - 1) * again, 0
-        if cut.once:
+            stays = pinned * cut.each
+            out["weights"] = self.loads * stays + len(self.scenes) * (cut.whole - stays), 0
+        if cut.once and self.loads:
             out["bias"] = cut.once, 0
         return out
 
@@ -222,7 +228,7 @@ class _Share:
         views = {operand.role: operand.view for operand in layer.operands}
         out: Moved = {}
         for tile in self.kernels.tiles if layer.shape.kind == "array" else ():
-            times = 1 if tile.stays else len(self.scenes)
+            times = self.loads if tile.stays else len(self.scenes)
             for channels in self.kernels.channels():
                 region = self.kernels.region(tile, channels)
                 one = -(-elements(region) * word // burst) if layer.shape.packed else bursts(
@@ -230,7 +236,7 @@ class _Share:
                 )  # fmt: skip
                 _add(out, "weights", one * burst * times, 0)
         for role in PARAMETERS:
-            if role in views:
+            if role in views and self.loads:
                 _add(out, "bias", bursts(views[role], self.kernels.all_planes, word, burst) * burst, 0)
         return out
 

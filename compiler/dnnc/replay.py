@@ -178,8 +178,8 @@ class _Replay:
 
     def _count(self, grouping: Grouping, way: Walk, found: Run) -> None:
         word = self.chip.machine.word_bytes
-        for times, cut, pinned in zip(way.sections, grouping.grains, grouping.holding.pinned, strict=True):
-            self.moved += cut.once + cut.whole + (times - 1) * (cut.whole - pinned * cut.each)
+        for times, (once, again) in zip(way.sections, grouping.kernels, strict=True):
+            self.moved += once + (times - 1) * again
         for event in found.events:
             for i, _, lines in event.loads:
                 m = grouping.maps[i]

@@ -377,12 +377,13 @@ class Residency:
     def _kernels(self, memory: Memory, group: Group) -> Fullest:
         grouping, kernels = self.grouping(group), self.made.kernels[group.segment]
         machine, holders = self.made.chip.machine, list[Holder]()
+        own = {number for number in grouping.numbers if kernels[number].place == number}
         for number, cut in zip(grouping.numbers, grouping.grains, strict=True):
             name, pinned = kernels[number].layer.name, kernels[number].pinned
-            if memory.name == machine.memory_of("weights").name and pinned:
+            if memory.name == machine.memory_of("weights").name and pinned and number in own:
                 size = -(-pinned // cut.planes) * cut.bytes
                 holders.append(Holder(name, f"kernels of {pinned} of {cut.total} {_PLANES[cut.along]}", size))
-        parameters = sum(cut.parameters for cut in grouping.grains)
+        parameters = sum(kernels[number].cut.parameters for number in own)
         if memory.name == machine.memory_of("parameters").name and parameters:
             holders.append(Holder(f"group {group.number}", "parameters", parameters))
         one = next(iter(kernels.values()))
@@ -424,9 +425,9 @@ class Residency:
 
     def kernel_bytes(self, group: Group) -> tuple[int, int]:
         """Bytes in DRAM of a group's kernels: of those that stay on chip, and of those that come with every strip."""
-        kernels = self.made.kernels[group.segment].values()
-        stay = sum(of.pinned * of.cut.each for of in kernels)
-        return stay, sum(of.cut.whole for of in kernels) - stay
+        kernels = self.made.kernels[group.segment]
+        stay = sum(of.pinned * of.cut.each for number, of in kernels.items() if of.place == number)
+        return stay, sum(of.cut.whole - of.pinned * of.cut.each for of in kernels.values())
 
 
 _SELF = ("itself", "themselves")

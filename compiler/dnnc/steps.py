@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from dnnc.axis import touched
 from dnnc.layer import HALF, HostLayer, Layer, Lowered, Operand, Shape, dense_axes
+from dnnc.weights import PARAMETERS
 from dnnc_runtime.program import Kernel, Role, Tensor, Window
 from dnnc_runtime.tensor import View
 
@@ -95,6 +96,12 @@ class Step:
     reads: tuple[Read, ...]
     map: int
     why: str = ""
+
+    @property
+    def constants(self) -> tuple[tuple[Role, View], ...]:
+        """Its kernels and parameters: steps with the same ones may use them at the same place."""
+        roles = ("weights", *PARAMETERS)
+        return tuple((operand.role, operand.view) for operand in self.layer.operands if operand.role in roles)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from dnnc.layer import Shape
 from dnnc.schedule import Deal
 from dnnc.tables import valid_taps
 from dnnc_runtime.machine import Machine
-from dnnc_runtime.program import Window
+from dnnc_runtime.program import Role, Window
+
+PARAMETERS: tuple[Role, ...] = ("bias", "scale", "slope")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +135,14 @@ class Holding:
     """What of a group's kernels stays.
 
     Attributes:
+        first: for every step the first with the same kernels and parameters, at whose place they are: mostly itself.
         pinned: for every step the planes (or groups) that stay.
         buffers: tiles at once of what is loaded again: two where they are small, so that loads hide.
         stream: bytes of one such tile in a unit's memory.
         maps: bytes of kernels and parameters in a unit's memory for feature maps, where they lie there.
     """
 
+    first: tuple[int, ...]
     pinned: tuple[int, ...]
     buffers: int
     stream: int
@@ -152,13 +156,18 @@ SMALL = 8
 """A tile is small if so many of them fit the memory."""
 
 
-def hold(cuts: Sequence[Grain], machine: Machine) -> Holding | None:
+def hold(grains: Sequence[Grain], first: Sequence[int], machine: Machine) -> Holding | None:
     """Keeps as many bytes of kernels as fit beside a buffer for the rest; None where not even that fits.
+
+    Args:
+        grains: of every step; ``first``: see :class:`Holding`.
 
     A buffer has to take the largest granule of the layers that are not kept whole. So for every choice of which
     granules are too large to be buffered, those layers are kept whole, and the others as far as there is room.
     """
     maps, weights, parameters = (machine.memory_of(role) for role in ("output", "weights", "parameters"))
+    own = [step for step in range(len(grains)) if first[step] == step]
+    cuts = [grains[step] for step in own]
     fixed = sum(cut.parameters for cut in cuts)
     # In a memory that also holds feature maps no kernels are kept: rows are worth more there.
     shared = weights.name == maps.name
@@ -181,8 +190,14 @@ def hold(cuts: Sequence[Grain], machine: Machine) -> Holding | None:
         saved = sum(planes * cut.each for planes, cut in zip(pinned, cuts, strict=True))
         here = (limit * buffers if shared else 0) + (fixed if parameters.name == maps.name else 0)
         if best is None or saved > best[0]:
-            best = saved, Holding(tuple(pinned), buffers, limit, here)
+            stay = dict(zip(own, pinned, strict=True))
+            best = saved, Holding(tuple(first), tuple(stay[step] for step in first), buffers, limit, here)
     return best[1] if best else None
+
+
+def constant_bytes(shape: Shape, machine: Machine) -> int:
+    """Bytes of a layer's kernels and parameters."""
+    return weights_bytes(shape, machine) + shape.parameters * shape.g * shape.k * machine.word_bytes
 
 
 def weights_bytes(shape: Shape, machine: Machine) -> int:
