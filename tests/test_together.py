@@ -271,6 +271,24 @@ def test_what_stays_inside_a_layer_is_not_taken_for_read() -> None:
     assert found.plan.network.best["fused"] == Best(2 * words, 2 * words)
 
 
+@pytest.mark.parametrize("target", ["two-buffer", "snowflake"])
+def test_layers_with_the_same_kernels_load_them_once(target: str) -> None:
+    """By hand: three 3x3 convolutions of 16 channels, one behind the other, with the same kernels and biases."""
+    made = Builder(1, 16, 8, 0)
+    same, x = made.kernels(16, 16, 3), made.input
+    for _ in range(3):
+        x = made.conv(x, 16, 3, constants=same)
+    found = compile(made.model(x), target)
+    # Words: 16x16x3x3 kernels and 16 biases, an input and an output of 16 channels of 8x8 pixels.
+    words = 16 * 16 * 9 + 16 + 2 * 16 * 8 * 8
+    assert found.plan.network is not None
+    assert found.plan.network.best["fused"] == Best(2 * words, 2 * words)
+    kernels = [layer.traffic["weights"] for layer in found.plan.on_array]
+    assert kernels == [(2 * 16 * 16 * 9, 0), (0, 0), (0, 0)]
+    image = np.random.default_rng(0).standard_normal((1, 16, 8, 8))
+    assert [verify(found, {"x": image}, system).agree for system in ("float32", "fixed")] == [True, True]
+
+
 def test_a_tensor_stays_over_a_residual_branch() -> None:
     """By hand: a 1x1 chain with a residual fits 8 KiB whole, so that weights, input and output are all that moves."""
     made = Builder(1, 8, 8, 0)
