@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from dnnc import artifact
 from dnnc.agreement import agree
 from dnnc.chip import Chip
 from dnnc.emit import emit
 from dnnc.enumerate import best, structures
 from dnnc.layer import Layer, Shape
 from dnnc.length import tiles
-from dnnc.nests import Bounded, Nests, fewest, nested, operands, output_of
+from dnnc.nests import Bounded, Nests, Roles, fewest, maps_on_chip, nested, operands, output_of
 from dnnc.network_records import network_record, restore_network
 from dnnc.pipeline import Compilation, compile, verify
 from dnnc.realize import Realized, realize
@@ -29,9 +32,10 @@ from dnnc.report import layers_grid
 from dnnc.residency import Residency
 from dnnc.search import figures
 from dnnc.segments import Alone, Best, Network, Scope, Segment, Strips
+from dnnc.singles import Single, Singles
 from dnnc.space import Space
 from dnnc.steps import Steps, steps_of
-from dnnc.together import alone_of, with_network
+from dnnc.together import Together, alone_of, with_network
 from dnnc_runtime import machine
 from dnnc_runtime.errors import CapacityFault
 from dnnc_runtime.machine import Machine
@@ -241,6 +245,48 @@ def test_more_room_never_costs_bytes_and_what_is_known_is_right(
             assert found.used <= room
             assert found.bytes >= before
             before = found.bytes
+
+
+@SLOW
+@given(networks(), st.sampled_from([512, 1024, 2048]))
+def test_what_is_searched_is_what_runs(model: onnx.ModelProto, maps: int) -> None:
+    """A layer's segment says by what enters and leaves which operands it was searched with."""
+    target = machine.load("two-buffer").with_memory("maps", maps).with_memory("weights", 2048)
+    try:
+        alone = compile(model, target, plan="layerwise")
+    except CapacityFault:
+        assume(False)
+        raise
+    chip, together = Chip(target), Together(alone.lowered, alone.plan)
+    seen: list[Roles] = []
+    with pytest.MonkeyPatch.context() as patch:
+        nest = Singles._nest  # pyright: ignore[reportPrivateUsage]
+
+        def spied(of: Singles, *given: Any) -> Single | None:
+            made = nest(of, *given)
+            if made is not None:
+                assert tuple(sorted(maps_on_chip(together.steps, chip, made.segment))) == given[5]
+                seen.append(given[5])
+            return made
+
+        patch.setattr(Singles, "_nest", spied)
+        together.fewest("resident")
+    event(f"{min(len(seen), 3)} segments")
+
+
+def test_rows_that_a_stride_passes_over_take_no_room_behind_a_nest(tmp_path: Path) -> None:
+    """The shortcut reads every other row of the first map, which is all that has room beside the branch."""
+    made = Builder(2, 5, 6, 0)
+    x = made.conv(made.input, 4, 3)
+    inside = made.conv(made.conv(x, 6, 3, 2), 12, 1, relu=False)
+    model = made.model(made.conv(made.add(inside, made.conv(x, 12, 1, 2, relu=False)), 1, 1))
+    onnx.save(model, str(tmp_path / "net.onnx"))
+    target = machine.load("two-buffer").with_memory("maps", 1024).with_memory("weights", 256)
+    found = compile(tmp_path / "net.onnx", target)
+    assert found.plan.network is not None
+    assert found.plan.network.best["fused"].bytes == found.plan.network.bound
+    found.save(tmp_path / "net.dnnc")
+    assert artifact.load(tmp_path / "net.dnnc").plan == found.plan
 
 
 # -- programs --------------------------------------------------------------------------------------------------------

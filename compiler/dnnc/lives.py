@@ -170,8 +170,8 @@ class _Gathering:
 
     def all(self) -> Lives:
         for number, segment in enumerate(self.segments):
+            self._drop({m: lines & self.steps.wanted(m, self.done) for m, lines in self._before[number].items()})
             self.done |= mask_of(segment.positions)
-            self._drop(self._before[number])
             if isinstance(segment, Strips):
                 self._strips(number, segment)
             elif segment.schedule is None:

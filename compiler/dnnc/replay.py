@@ -69,7 +69,10 @@ class _Replay:
     def bytes(self) -> int:
         """DRAM bytes of the plan. Raises Damaged if it cannot run."""
         for number, (segment, stay) in enumerate(zip(self.segments, staying(self.segments), strict=False)):
-            left = {key: lines & self._block(*key, stay.get(key[0], 0)) for key, lines in self.present.items()}
+            left = {
+                (m, unit): lines & self._block(m, unit, stay.get(m, 0)) & self.steps.wanted(m, self.done)
+                for (m, unit), lines in self.present.items()
+            }
             self.present = {key: lines for key, lines in left.items() if lines}
             try:
                 if isinstance(segment, Strips):

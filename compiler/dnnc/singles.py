@@ -111,12 +111,14 @@ class Singles:
             return
         there = {m: each for m, each, _ in state if each}
         roles: list[Role] = [
-            role for role, maps in may.items() if all(self._all_there(role, position, m, there) for m in maps)
+            role for role, maps in may.items() if all(self._all_there(role, position, m, there, stop) for m in maps)
         ]
         others = sorted(there, key=lambda m: -self.demand.rows(m, there[m], moment))
         for some in _subsets(roles):
             here = {m for role in some for m in may[role]}
-            stay = [m for m in others if m not in here and self.demand.wanted(m, stop)]
+            # An operand that is on chip is read there.
+            unread = {m for role in roles if role not in some for m in may[role]}
+            stay = [m for m in others if m not in here | unread and self.demand.wanted(m, stop)]
             # From DRAM to DRAM, with nothing else on chip, it is plain: of no use if that moves the least.
             plain = not some and self.alone[position][0] <= self.nests.least(position, some)
             for gone in range(len(stay) + (not plain)):
@@ -128,11 +130,11 @@ class Singles:
         """The maps of every operand of a layer that may be on chip while its own nest runs."""
         return self.nests.operands(position) if self.nests else {}
 
-    def _all_there(self, role: Role, position: int, m: int, there: Mapping[int, int]) -> bool:
-        """Whether all is on chip that a layer reads of a map; or all of what it computes may stay."""
+    def _all_there(self, role: Role, position: int, m: int, there: Mapping[int, int], stop: int) -> bool:
+        """Whether all is on chip that a layer reads of a map; or all of what it computes may stay, for somebody."""
         demand = self.demand
         if role == "output":
-            return demand.whole(m) <= demand.chip.bytes
+            return bool(demand.wanted(m, stop)) and demand.whole(m) <= demand.chip.bytes
         return m in there and not demand.steps.touched(position, m) & ~demand.mask(m, there[m])
 
     def _nest(
