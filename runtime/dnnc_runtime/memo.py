@@ -43,7 +43,14 @@ class Memo(Generic[T]):
         """Words of a memory are written."""
         kept = self._kept.get(memory)
         if kept:
-            for key in [key for key, (_, held, *_) in kept.items() if held.meets(words)]:
+            first, end = words.first, words.end
+            # Most that is remembered lies elsewhere.
+            met = [
+                key
+                for key, (_, held, *_) in kept.items()
+                if held.first < end and first < held.end and held.meets(words)
+            ]
+            for key in met:
                 del kept[key]
 
 
