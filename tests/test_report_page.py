@@ -443,6 +443,19 @@ def test_nothing_lies_where_something_else_is(network: Network) -> None:
             assert sum(box.high - box.low for box in found if box.start <= at <= box.end) * word == size
 
 
+def test_sections_of_the_plan_are_those_of_the_program(network: Network) -> None:
+    """In order, and each of the layers that it is for: the memory map takes their times."""
+    made = network.made
+    if made is None:
+        return
+    names, numbers = network.timing.sections, [number for some in made.program_sections for number in some]
+    assert numbers == [*range(len(names))]
+    for scene, some in zip(made.lives.scenes, made.program_sections, strict=True):
+        layers = {network.plan.layers[p].name for p in made.segments[scene.segment].positions}
+        layers = {made.steps.steps[step].layer.name for step in scene.steps} or layers
+        assert {names[number] for number in some} <= layers
+
+
 def test_the_memory_map_has_a_mark_for_every_tensor(network: Network, html: str) -> None:
     if network.made is None:
         assert "net-memory" not in html

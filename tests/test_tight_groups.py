@@ -56,6 +56,11 @@ def test_a_shortcut_goes_tile_by_tile() -> None:
     (group,) = strips(found)
     assert len(group.bounds) == 1
     assert len(group.handed) == 1
+    # One section of the plan is many of the program, by turns.
+    assert found.realized is not None
+    (turns,) = found.realized.program_sections
+    assert turns == range(len(found.program.sections))
+    assert len(turns) > 2
 
 
 def test_a_residual_goes_to_dram_and_comes_back_for_the_next_strip() -> None:

@@ -65,6 +65,17 @@ class Realized:
         )
 
     @cached_property
+    def program_sections(self) -> tuple[range, ...]:
+        """For every section of the plan the numbers of those in the program: several where steps go on by turns."""
+        out, number = list[range](), 0
+        for scene in self.lives.scenes:
+            by_turns = len(scene.steps) > 1
+            turns = len(scene.steps) * len(self.kernels[scene.segment][scene.steps[-1]].tiles) if by_turns else 1
+            out.append(range(number, number + turns))
+            number += turns
+        return tuple(out)
+
+    @cached_property
     def used(self) -> tuple[int, ...]:
         """Bytes of feature maps on chip in every section, in the unit that holds most."""
         word, count = self.chip.machine.word_bytes, len(self.lives.scenes)

@@ -136,10 +136,10 @@ class _Drawing:
         return left, high, right - left, low - high
 
     def _ticks(self, section: int) -> tuple[int, int]:
-        """When a section starts and ends."""
-        timing = self.network.timing
-        time = timing.times[section]
-        return round(time.start * timing.ticks_per_cycle), round((time.start + time.cycles) * timing.ticks_per_cycle)
+        """When a section of the plan starts and ends."""
+        timing, sections = self.network.timing, self.of.made.program_sections[section]
+        first, last = timing.times[sections[0]], timing.times[sections[-1]]
+        return round(first.start * timing.ticks_per_cycle), round((last.start + last.cycles) * timing.ticks_per_cycle)
 
     def _facts(self, m: int, found: list[Box]) -> str:
         first = self.network.milliseconds(self._ticks(min(box.start for box in found))[0])

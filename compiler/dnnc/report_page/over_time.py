@@ -56,8 +56,10 @@ class Course:
             if i % 2 == 0:
                 yield rect(start, top, end - start, bottom - top, "band")
             length = int((end - start - 4) / wide("n", 11))
-            if length >= min(6, len(block.name)):
-                yield label((start + end) / 2, top - 5, short(block.name, length), "middle small soft")
+            number = block.name.removeprefix("group ")
+            name = number if number.isdigit() and length < len(block.name) else block.name
+            if length >= min(6, len(name)):
+                yield label((start + end) / 2, top - 5, short(name, length), "middle small soft")
 
     def marks(self, top: float, bottom: float, facts: Callable[[Block], str]) -> Iterator[Markup]:
         """Something to point at for every layer or group."""
