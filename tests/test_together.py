@@ -17,6 +17,7 @@ from dnnc.chip import Chip
 from dnnc.cuts import Cuts, Meter
 from dnnc.emit import emit
 from dnnc.grouping import grouped
+from dnnc.network_records import network_record, restore_network
 from dnnc.pipeline import Compilation, compile, verify
 from dnnc.price import Price
 from dnnc.realize import Realized, realize
@@ -57,6 +58,15 @@ def compiled(
         raise
 
 
+def read_back(made: Compilation) -> bool:
+    """Whether the plan of all layers is what is read where it is stored."""
+    network = made.plan.network
+    if network is None:
+        return True
+    stored = network_record(network)
+    return restore_network(stored, steps_of(made.lowered), Chip(made.machine), alone_of(made.plan)) == network
+
+
 def realized(made: Compilation) -> Realized | None:
     """What stays on chip, in its place."""
     if made.plan.network is None:
@@ -76,6 +86,7 @@ def test_counted_bytes_and_numbers(model: onnx.ModelProto, target: Machine, seed
     }
     assert verify(made, inputs, "float32").agree
     assert verify(made, inputs, "fixed").agree
+    assert read_back(made)
 
 
 @SLOW
@@ -176,6 +187,8 @@ def test_where_time_counts_no_plan_that_was_looked_at_is_faster(model: onnx.Mode
     balanced = Objective("balanced", 20.0)
     alone_too, near = (compiled(model, target, plan, balanced) for plan in ("layerwise", "fused"))
     assert near.timing.cycles <= alone_too.timing.cycles * 1.2
+    assert read_back(fast)
+    assert read_back(near)
     # Every plan that was looked at is legal, whichever is taken.
     together = Together(alone.lowered, alone.plan)
     together.fewest("fused")
