@@ -89,6 +89,38 @@ def test_counted_bytes_and_numbers(model: onnx.ModelProto, target: Machine, seed
     assert read_back(made)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("role", ["weights", "parameters"])
+@FEW
+@given(networks(), targets(), st.integers(0, 99))
+def test_wherever_kernels_and_parameters_lie(
+    role: str, apart: bool, model: onnx.ModelProto, target: Machine, seed: int
+) -> None:  # fmt: skip
+    """In the memory for feature maps, or in one of their own."""
+    third = replace(target.memory("weights"), name="third")
+    roles = {**dict(target.roles), role: "third" if apart else "maps"}
+    target = replace(target, memories=(*target.memories, third), roles=tuple(roles.items()))
+    made = compiled(model, target, "fused")
+    random = np.random.default_rng(seed)
+    inputs = {
+        i.name: random.standard_normal([d.dim_value for d in i.type.tensor_type.shape.dim]) for i in model.graph.input
+    }
+    assert verify(made, inputs, "fixed").agree
+    assert read_back(made)
+
+
+@pytest.mark.parametrize(("target", "maps", "weights"), [("two-buffer", 384, 112), ("snowflake", 384, 64)])
+def test_tiles_of_shared_kernels_are_not_handed_over(target: str, maps: int, weights: int) -> None:
+    """Two convolutions with the same kernels whose sum leaves: handed over, each would need kernels of its own."""
+    made = Builder(1, 4, 8, 0)
+    same = made.kernels(16, 4, 1)
+    first, second = (made.conv(made.input, 16, 1, relu=False, constants=same) for _ in range(2))
+    small = machine.load(target).with_memory("maps", maps).with_memory("weights", weights)
+    found = compile(made.model(made.add(first, second)), small)
+    assert found.plan.network is not None
+    assert found.plan.network.bytes == found.plan.totals.dram_bytes
+
+
 @SLOW
 @given(networks(), targets())
 def test_more_freedom_never_costs_bytes(model: onnx.ModelProto, target: Machine) -> None:

@@ -143,20 +143,25 @@ class StripEmitter:
         scenes, chip = self.plan.lives.scenes, self.plan.chip
         scene = scenes[number]
         goes_on = meanwhile or (number + 1 < len(scenes) and scenes[number + 1].segment == scene.segment)
-        stays = self._kernels(scene, scene.step).stays if scene.step is not None and goes_on else 0
+        kernels = self._kernels(scene, scene.step) if scene.step is not None and goes_on else None
         held = [*scene.held]
         if meanwhile:
             held += [plot for rows in scene.rows.values() for plot in rows.values()]
             held += scene.stage.values()
-        weights = chip.machine.memory_of("weights")
-        apart = weights.name != chip.memory
+        # Of a memory so many words, from the first, are kernels and parameters.
+        constants: dict[str, int] = {}
+        if kernels:
+            constants[chip.machine.memory_of("parameters").name] = kernels.apart
+            constants[chip.machine.memory_of("weights").name] = kernels.stays
         out: list[Kept] = []
-        if stays and apart:
-            out += [Kept(weights.name, unit, ((0, stays),)) for unit in range(chip.machine.instances(weights))]
+        for memory in chip.machine.memories:
+            if constants.get(memory.name) and memory.name != chip.memory:
+                stays = (0, constants[memory.name])
+                out += [Kept(memory.name, unit, (stays,)) for unit in range(chip.machine.instances(memory))]
         for unit in range(chip.units):
             words = [(at, at + n) for plot in held if plot.unit == unit for _, n, at in plot.chunks]
-            if stays and not apart:
-                words.append((0, stays))
+            if constants.get(chip.memory):
+                words.append((0, constants[chip.memory]))
             if words:
                 out.append(Kept(chip.memory, unit, tuple(merged(words))))
         return tuple(out)

@@ -42,7 +42,8 @@ class Grouping:
 
     @cached_property
     def kernels(self) -> tuple[tuple[int, int], ...]:
-        """For every step the bytes of kernels and parameters for its first section, and for every further one."""
+        """For every step the bytes of kernels and parameters for its first section, and for every further one; those
+        that steps share are counted for the first of them, whichever runs first."""
         holding, out = self.holding, list[tuple[int, int]]()
         for step, (cut, first, pinned) in enumerate(zip(self.grains, holding.first, holding.pinned, strict=True)):
             again = cut.whole - pinned * cut.each
@@ -124,7 +125,7 @@ def grouped(
     grains = tuple(cut for cut in cuts if cut is not None)
     if len(grains) < len(cuts):
         return None
-    holding = hold(grains, tuple(_first_alike(members, grains, handed)), chip.machine)
+    holding = hold(grains, tuple(_first_alike(members, grains)), chip.machine)
     if holding is None:
         return None
     local: dict[int, int] = {}
@@ -151,15 +152,11 @@ def grouped(
     return made.in_blocks(columns) if len(columns) > 1 else made
 
 
-def _first_alike(members: Sequence[Step], grains: Sequence[Grain], handed: Collection[int]) -> Iterator[int]:
-    """For every step the first one with the same kernels and parameters, cut alike.
-
-    Steps that go on by turns are cut as each other, and share nothing.
-    """
+def _first_alike(members: Sequence[Step], grains: Sequence[Grain]) -> Iterator[int]:
+    """For every step the first one with the same kernels and parameters, cut alike."""
     seen: dict[object, int] = {}
     for number, (step, cut) in enumerate(zip(members, grains, strict=True)):
-        by_turns = step.map in handed or any(m in handed for read in step.reads for m in read.maps)
-        alike = (step.constants, step.layer.shape.packed, cut) if step.constants and not by_turns else number
+        alike = (step.constants, step.layer.shape.packed, cut) if step.constants else number
         yield seen.setdefault(alike, number)
 
 
@@ -212,9 +209,13 @@ def spillable(grouping: Grouping) -> Iterator[int]:
 
 def handable(grouping: Grouping) -> Iterator[int]:
     """Maps that may go tile by tile from the step that computes them to the one that adds them, and that alone reads
-    them: if both are cut alike into planes, with all input channels at once."""
-    steps = grouping.steps
-    cuts = {number: cut for number, cut in zip(grouping.numbers, grouping.grains, strict=True) if cut.whole_planes}
+    them: if both are cut alike into planes, with all input channels at once, and have kernels of their own."""
+    steps, first = grouping.steps, grouping.holding.first
+    cuts = {
+        number: cut
+        for number, cut, place in zip(grouping.numbers, grouping.grains, first, strict=True)
+        if cut.whole_planes and first.count(place) == 1
+    }
     for number, one in cuts.items():
         m = steps.steps[number].map
         takes = [(taker, read) for taker in cuts for read in steps.steps[taker].reads if m in read.maps]

@@ -44,7 +44,8 @@ class Kernels:
         pinned: planes (or groups) that stay.
         first: word at which what stays begins; ``parameters``: the same for parameters.
         buffers: words at which each buffer for what is loaded again begins; ``room``: words of one.
-        stays: words, from the first, of all that the group keeps.
+        stays: words, from the first, of all that the group keeps; ``apart``: likewise in the memory for parameters, if
+            that is another one.
         place: the number of the step at whose place they are: the first with the same ones in the group.
         beside: of a step whose tiles are handed over one by one, or handed to it: the other's kernels; they are cut
             into the same tiles.
@@ -60,6 +61,7 @@ class Kernels:
     buffers: tuple[int, ...]
     room: int
     stays: int
+    apart: int
     place: int
     beside: tuple[Kernels, ...] = ()
     _known: dict[tuple[object, ...], tuple[Piece, ...]] = field(
@@ -271,7 +273,7 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
         own = first == step
         firsts.append(top[weights.name] if own else firsts[first])
         top[weights.name] += -(-planes // cut.planes) * cut.bytes // word if own else 0
-    stays = top[weights.name]
+    stays, apart = top[weights.name], 0 if parameters.name == weights.name else top[parameters.name]
     words = (holding.maps if shared else weights.bytes) // word
     most = _most(grouping, scenes, places)
     streams = [
@@ -290,7 +292,7 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
     buffers = tuple(stays + i * room for i in range(count))
     made = {
         number: Kernels(
-            *(steps.steps[number].layer, cut, machine, most[number], stay, first, base, buffers, room, stays),
+            *(steps.steps[number].layer, cut, machine, most[number], stay, first, base, buffers, room, stays, apart),
             place=places[number],
         )
         for number, cut, stay, first, base in zip(grouping.numbers, grouping.grains, pinned, firsts, bases, strict=True)

@@ -3,7 +3,7 @@ goes to DRAM."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from textwrap import wrap
 from typing import NamedTuple
@@ -15,7 +15,6 @@ from dnnc.plan import LayerPlan
 from dnnc.report import percent, plural
 from dnnc.residency import Fullest, Residency, kernels_text
 from dnnc.steps import Step
-from dnnc.strips import kept
 from dnnc.summary import Data, Group
 
 WIDTH = 110
@@ -50,8 +49,8 @@ def _group(of: Residency, group: Group) -> Iterator[str]:
         "kernels": kernels_text(group.turns, stay, again),
         "by tiles": _values(of, group.strips.handed, "goes tile by tile from the layer that computes it to the next"),
         "again": _values(of, group.strips.spilled, "does not wait for the next strip, but is loaded again"),
-        "before": _on_chip(of, group.strips.entering),
-        "after": _on_chip(of, sorted(of.made.staying[group.segment + 1].items())),
+        "before": _on_chip(of, of.made.staying[group.segment]),
+        "after": _on_chip(of, of.made.staying[group.segment + 1]),
     }
     for name, fact in facts.items():
         if fact:
@@ -70,11 +69,10 @@ def _wrapped(name: str, fact: str) -> list[str]:
     )
 
 
-def _on_chip(of: Residency, rows: Sequence[tuple[int, int]]) -> str:
+def _on_chip(of: Residency, lines: Mapping[int, int]) -> str:
     """What is on chip between two groups."""
-    maps, units = of.made.steps.maps, of.made.chip.units
-    found = [(maps[m], kept(maps[m].lines, units, each).bit_count()) for m, each in rows]
-    return ", ".join(f"{m.value} ({count} of {m.lines} rows)" for m, count in found if count)
+    found = ((of.made.steps.maps[m], mask.bit_count()) for m, mask in sorted(lines.items()))
+    return ", ".join(f"{m.value} ({count} of {m.lines} rows)" for m, count in found)
 
 
 def _moment(of: Residency, fullest: Fullest) -> Iterator[str]:

@@ -14,7 +14,6 @@ from dnnc.plan import Plan
 from dnnc.realize import Realized
 from dnnc.report import plural
 from dnnc.segments import Alone
-from dnnc.strips import kept
 from dnnc.summary import Group, groups
 from dnnc.traffic import MEMORY_ROLE
 from dnnc_runtime.machine import Memory
@@ -251,11 +250,11 @@ class Residency:
     def _beyond(self, m: int) -> tuple[int, int, int]:
         """Of a map that is loaded all the same the rows that stay for another segment at most; the position that first
         computes or reads it and leaves it on chip, and the last that finds it there."""
-        made, units = self.made, self.made.chip.units
+        made = self.made
         there = [number for number, held in enumerate(made.staying) if m in held]
         if not there:
             return 0, -1, -1
-        rows = max(kept(made.steps.maps[m].lines, units, made.staying[number][m]).bit_count() for number in there)
+        rows = max(made.staying[number][m].bit_count() for number in there)
         ends = made.segments[there[0] - 1], made.segments[there[-1]]
         first, last = (
             [p for p in segment.positions if m in (*made.steps.reads[p], *made.steps.computed(p))] for segment in ends

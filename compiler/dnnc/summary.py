@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,6 @@ from dnnc.realize import Realized
 from dnnc.schedule import Schedule
 from dnnc.search import Proof
 from dnnc.segments import Strips
-from dnnc.strips import kept
 from dnnc_runtime.machine import Machine
 from dnnc_runtime.timeline import Timing
 
@@ -113,8 +112,8 @@ def network_data(plan: Plan, made: Realized | None = None) -> Data | None:
     }
     if made:
         for entry, group in zip(data["groups"], found, strict=True):
-            entry["entering"] = _rows(made, group.strips.entering)
-            entry["leaving"] = _rows(made, sorted(made.staying[group.segment + 1].items()))
+            entry["entering"] = _rows(made, made.staying[group.segment])
+            entry["leaving"] = _rows(made, made.staying[group.segment + 1])
             entry["by_tiles"] = [made.steps.maps[m].value for m in group.strips.handed]
             entry["loaded_again"] = [made.steps.maps[m].value for m in group.strips.spilled]
         size = made.chip.machine.memory(made.chip.memory).bytes
@@ -122,12 +121,10 @@ def network_data(plan: Plan, made: Realized | None = None) -> Data | None:
     return data
 
 
-def _rows(made: Realized, on_chip: Iterable[tuple[int, int]]) -> list[Data]:
+def _rows(made: Realized, on_chip: Mapping[int, int]) -> list[Data]:
     """What is on chip before or after a group: value by value the rows of how many."""
-    found = ((made.steps.maps[m], each) for m, each in on_chip)
-    return [
-        {"value": m.value, "rows": kept(m.lines, made.chip.units, each).bit_count(), "of": m.lines} for m, each in found
-    ]
+    found = ((made.steps.maps[m], mask) for m, mask in sorted(on_chip.items()))
+    return [{"value": m.value, "rows": mask.bit_count(), "of": m.lines} for m, mask in found]
 
 
 def layerwise_cycles(plan: Plan) -> int:

@@ -166,7 +166,8 @@ def hold(grains: Sequence[Grain], first: Sequence[int], machine: Machine) -> Hol
     granules are too large to be buffered, those layers are kept whole, and the others as far as there is room.
     """
     maps, weights, parameters = (machine.memory_of(role) for role in ("output", "weights", "parameters"))
-    own = [step for step in range(len(grains)) if first[step] == step]
+    # Those that most steps use come first.
+    own = sorted({*first}, key=lambda step: (-first.count(step), step))
     cuts = [grains[step] for step in own]
     fixed = sum(cut.parameters for cut in cuts)
     # In a memory that also holds feature maps no kernels are kept: rows are worth more there.
@@ -187,7 +188,7 @@ def hold(grains: Sequence[Grain], first: Sequence[int], machine: Machine) -> Hol
                 count = min(cut.granules, left // cut.bytes)
                 left -= count * cut.bytes
             pinned.append(min(cut.total, count * cut.planes))
-        saved = sum(planes * cut.each for planes, cut in zip(pinned, cuts, strict=True))
+        saved = sum(n * cut.each * first.count(step) for n, cut, step in zip(pinned, cuts, own, strict=True))
         here = (limit * buffers if shared else 0) + (fixed if parameters.name == maps.name else 0)
         if best is None or saved > best[0]:
             stay = dict(zip(own, pinned, strict=True))
