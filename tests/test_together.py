@@ -111,12 +111,13 @@ def test_wherever_kernels_and_parameters_lie(
 
 @pytest.mark.parametrize(("target", "maps", "weights"), [("two-buffer", 384, 112), ("snowflake", 384, 64)])
 def test_tiles_of_shared_kernels_are_not_handed_over(target: str, maps: int, weights: int) -> None:
-    """Two convolutions with the same kernels whose sum leaves: handed over, each would need kernels of its own."""
-    made = Builder(1, 4, 8, 0)
-    same = made.kernels(16, 4, 1)
-    first, second = (made.conv(made.input, 16, 1, relu=False, constants=same) for _ in range(2))
+    """A sum of two convolutions, one of which has the kernels of a layer before: handed over, it would need its own."""
+    made = Builder(1, 2, 8, 0)
+    same = made.kernels(16, 1, 1)
+    x = made.conv(made.conv(made.conv(made.input, 1, 3), 16, 1, constants=same), 1, 1)
+    both = made.conv(x, 16, 1, relu=False), made.conv(x, 16, 1, relu=False, constants=same)
     small = machine.load(target).with_memory("maps", maps).with_memory("weights", weights)
-    found = compile(made.model(made.add(first, second)), small)
+    found = compile(made.model(made.conv(made.add(*both), 1, 1)), small)
     assert found.plan.network is not None
     assert found.plan.network.bytes == found.plan.totals.dram_bytes
 
