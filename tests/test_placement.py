@@ -42,7 +42,7 @@ def living(plots: list[Plot], reserved: list[int]) -> Lives:
         Scene(0, None, None, stage={(i, 0, p.unit): p for i, p in enumerate(plots) if p.granule and p.start == at})
         for at in range(SECTIONS)
     )
-    return Lives(scenes, tuple(plots), tuple(reserved), (), {}, {})
+    return Lives(scenes, tuple(plots), tuple(reserved), (), {}, {}, ())
 
 
 def needed(lives: Lives) -> int:

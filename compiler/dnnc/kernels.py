@@ -257,23 +257,16 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
     word = machine.word_bytes
     weights, parameters = machine.memory_of("weights"), machine.memory_of("parameters")
     shared = weights.name == machine.memory_of("output").name
-    top = {weights.name: 0, parameters.name: 0}
-    holding, bases = grouping.holding, list[int]()
+    holding, one_memory = grouping.holding, parameters.name == weights.name
     places = {number: grouping.numbers[first] for number, first in zip(grouping.numbers, holding.first, strict=True)}
-    for step, (cut, first) in enumerate(zip(grouping.grains, holding.first, strict=True)):
-        own = first == step
-        bases.append(top[parameters.name] if own else bases[first])
-        top[parameters.name] += cut.parameters // word if own else 0
+    bases, top = _stacked([cut.parameters // word for cut in grouping.grains], holding.first, 0)
     # What is used once needs no place to stay: its room goes to the buffers.
     turns = Counter(places[step] for scene in scenes for step in scene.steps)
     once = not shared and all(count == 1 for count in turns.values())
     pinned = tuple(0 if once else planes for planes in holding.pinned)
-    firsts: list[int] = []
-    for step, (cut, first, planes) in enumerate(zip(grouping.grains, holding.first, pinned, strict=True)):
-        own = first == step
-        firsts.append(top[weights.name] if own else firsts[first])
-        top[weights.name] += -(-planes // cut.planes) * cut.bytes // word if own else 0
-    stays, apart = top[weights.name], 0 if parameters.name == weights.name else top[parameters.name]
+    sizes = [-(-planes // cut.planes) * cut.bytes // word for cut, planes in zip(grouping.grains, pinned, strict=True)]
+    firsts, stays = _stacked(sizes, holding.first, top if one_memory else 0)
+    apart = 0 if one_memory else top
     words = (holding.maps if shared else weights.bytes) // word
     most = _most(grouping, scenes, places)
     streams = [
@@ -300,6 +293,20 @@ def lay_out(machine: Machine, steps: Steps, grouping: Grouping, scenes: Sequence
     for one, two in {scene.steps for scene in scenes if scene.ahead is not None}:
         made[one], made[two] = replace(made[one], beside=(made[two],)), replace(made[two], beside=(made[one],))
     return made
+
+
+def _stacked(sizes: Sequence[int], first: Sequence[int], base: int) -> tuple[list[int], int]:
+    """Where the words of every step begin, one behind the other, those of steps that share them at one place; and where
+    the last ends.
+
+    Args:
+        first: see :class:`dnnc.weights.Holding`.
+    """
+    out: list[int] = []
+    for step, (size, place) in enumerate(zip(sizes, first, strict=True)):
+        out.append(base if place == step else out[place])
+        base += size if place == step else 0
+    return out, base
 
 
 def _most(grouping: Grouping, scenes: Sequence[Scene], places: Mapping[int, int]) -> dict[int, int]:

@@ -115,6 +115,7 @@ class Lives:
         reserved: for every section the words at the start of every unit's memory that something else takes.
         loaded: for every map the lines that are read from DRAM.
         nests: by segment the layers that run by themselves with operands on chip.
+        staying: for every segment, and for the end, the lines of every map that are on chip when it starts.
     """
 
     scenes: tuple[Scene, ...]
@@ -123,6 +124,7 @@ class Lives:
     groups: tuple[Grouping | None, ...]
     loaded: Mapping[int, int]
     nests: Mapping[int, Nested]
+    staying: tuple[Mapping[int, int], ...]
 
     def of_segment(self, segment: int) -> tuple[Scene, ...]:
         """The sections of a segment."""
@@ -170,7 +172,7 @@ class _Gathering:
 
     def all(self) -> Lives:
         for number, segment in enumerate(self.segments):
-            self._drop({m: lines & self.steps.wanted(m, self.done) for m, lines in self._before[number].items()})
+            self._drop(self._before[number])
             self.done |= mask_of(segment.positions)
             if isinstance(segment, Strips):
                 self._strips(number, segment)
@@ -179,14 +181,19 @@ class _Gathering:
             else:
                 self._nest(number, segment)
         return Lives(
-            tuple(self.scenes), tuple(self.plots), tuple(self.reserved), tuple(self.groups), self.loaded, self.nests
+            tuple(self.scenes), tuple(self.plots), tuple(self.reserved), tuple(self.groups), self.loaded, self.nests,
+            self._before,
         )  # fmt: skip
 
     @cached_property
-    def _before(self) -> list[dict[int, int]]:
-        """For every segment the lines of every map that are on chip when it starts; and for the end none."""
-        maps, units = self.steps.maps, self.chip.units
-        return [{m: kept(maps[m].lines, units, each) for m, each in held.items()} for held in staying(self.segments)]
+    def _before(self) -> tuple[Mapping[int, int], ...]:
+        """For every segment, and for the end, the lines of every map that are on chip when it starts, for somebody."""
+        maps, units, out, done = self.steps.maps, self.chip.units, list[Mapping[int, int]](), 0
+        for segment, held in zip((*self.segments, None), staying(self.segments), strict=True):
+            lines = ((m, kept(maps[m].lines, units, each) & self.steps.wanted(m, done)) for m, each in held.items())
+            out.append({m: mask for m, mask in lines if mask})
+            done |= mask_of(segment.positions) if segment else 0
+        return tuple(out)
 
     @property
     def _now(self) -> int:
@@ -245,8 +252,7 @@ class _Gathering:
         # Where several units share rows, the nest has the same addresses in all of them.
         own = self._tile(0, words, 1) if self.chip.units == 1 and words else None
         self._held()
-        after = self._before[number + 1]
-        self._drop({m: lines & self.steps.wanted(m, self.done) for m, lines in after.items()})
+        self._drop(self._before[number + 1])
         held = tuple(plot for rows in self.rows.values() for plot in rows.values())
         self.scenes.append(Scene(number, None, None, rows=where, own=own, held=held))
         self.reserved.append(words if own is None else 0)

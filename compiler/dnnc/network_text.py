@@ -49,8 +49,8 @@ def _group(of: Residency, group: Group) -> Iterator[str]:
         "kernels": kernels_text(group.turns, stay, again),
         "by tiles": _values(of, group.strips.handed, "goes tile by tile from the layer that computes it to the next"),
         "again": _values(of, group.strips.spilled, "does not wait for the next strip, but is loaded again"),
-        "before": _on_chip(of, of.made.staying[group.segment]),
-        "after": _on_chip(of, of.made.staying[group.segment + 1]),
+        "before": _on_chip(of, of.made.lives.staying[group.segment]),
+        "after": _on_chip(of, of.made.lives.staying[group.segment + 1]),
     }
     for name, fact in facts.items():
         if fact:

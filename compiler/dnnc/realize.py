@@ -11,13 +11,11 @@ from dnnc.grouping import Grouping
 from dnnc.kernels import Kernels, lay_out
 from dnnc.lives import Lives, Scene, lives
 from dnnc.nests import Nested
-from dnnc.orders import mask_of
 from dnnc.placement import Unplaced, grow, place
 from dnnc.search import Figures
-from dnnc.segments import Alone, Segment, staying
+from dnnc.segments import Alone, Segment
 from dnnc.steps import Step, Steps
 from dnnc.strip_regions import loaded_regions, loads, output_of, stored_regions, whole_regions
-from dnnc.strips import kept
 from dnnc.weights import PARAMETERS, Grain, cycles
 from dnnc_runtime.tensor import bursts, elements
 
@@ -52,16 +50,6 @@ class Realized:
     segments: tuple[Segment, ...]
     lives: Lives
     stored: Mapping[int, int]
-
-    @cached_property
-    def staying(self) -> list[dict[int, int]]:
-        """For every segment, and for the end, the lines of every map that are on chip when it starts, for somebody."""
-        out, done = list[dict[int, int]](), 0
-        for segment, held in zip((*self.segments, None), staying(self.segments), strict=True):
-            lines = ((m, kept(self.steps.maps[m].lines, self.chip.units, each)) for m, each in held.items())
-            out.append({m: there for m, mask in lines if (there := mask & self.steps.wanted(m, done))})
-            done |= mask_of(segment.positions) if segment else 0
-        return out
 
     @cached_property
     def kernels(self) -> tuple[Mapping[int, Kernels], ...]:

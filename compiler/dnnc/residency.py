@@ -251,10 +251,10 @@ class Residency:
         """Of a map that is loaded all the same the rows that stay for another segment at most; the position that first
         computes or reads it and leaves it on chip, and the last that finds it there."""
         made = self.made
-        there = [number for number, held in enumerate(made.staying) if m in held]
+        there = [number for number, held in enumerate(made.lives.staying) if m in held]
         if not there:
             return 0, -1, -1
-        rows = max(made.staying[number][m].bit_count() for number in there)
+        rows = max(made.lives.staying[number][m].bit_count() for number in there)
         ends = made.segments[there[0] - 1], made.segments[there[-1]]
         first, last = (
             [p for p in segment.positions if m in (*made.steps.reads[p], *made.steps.computed(p))] for segment in ends

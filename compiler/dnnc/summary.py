@@ -112,8 +112,8 @@ def network_data(plan: Plan, made: Realized | None = None) -> Data | None:
     }
     if made:
         for entry, group in zip(data["groups"], found, strict=True):
-            entry["entering"] = _rows(made, made.staying[group.segment])
-            entry["leaving"] = _rows(made, made.staying[group.segment + 1])
+            entry["entering"] = _rows(made, made.lives.staying[group.segment])
+            entry["leaving"] = _rows(made, made.lives.staying[group.segment + 1])
             entry["by_tiles"] = [made.steps.maps[m].value for m in group.strips.handed]
             entry["loaded_again"] = [made.steps.maps[m].value for m in group.strips.spilled]
         size = made.chip.machine.memory(made.chip.memory).bytes

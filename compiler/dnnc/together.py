@@ -105,11 +105,11 @@ class Together:
 
     def _best(self, scope: Scope, of_scope: Best) -> dict[Scope, Best]:
         """What is known of a scope, and of every narrower one: each may do what those before it do."""
-        best = {scope: of_scope}
+        best: dict[Scope, Best] = {}
         for narrower in SCOPES[: SCOPES.index(scope)]:
             found = self._found[narrower]
             best[narrower] = Best(found.bytes, min(found.bytes, max(found.bound, of_scope.bound)))
-        return {narrower: best[narrower] for narrower in SCOPES if narrower in best}
+        return {**best, scope: of_scope}
 
     def confirmed(self, network: Network, made: Realized) -> Plan:
         """The layers as they run together, gone through once more by other means than those of the search.
